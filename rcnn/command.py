@@ -1,0 +1,60 @@
+"""The frame of all commands: arguments, devices, and errors as one clean line with exit code 2."""
+
+import argparse
+import dataclasses
+import os
+import sys
+
+import torch
+
+from rcnn import clip, config
+
+
+def parser(description, keys=True):
+    """An argument parser; with `keys` its help lists every configuration key."""
+    epilog = "configuration keys (key=value on the command line wins over the file):\n" + "\n".join(config.describe())
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=epilog if keys else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def device(name):
+    """torch.device for "auto" or an explicit name."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: cuda was asked for, but torch finds no CUDA GPU; use device=cpu")
+    return chosen
+
+
+def load_clip(settings, facts=None):
+    """The CLIP that `settings` (Config) names; with the `facts` of a run it must be the one the run was learned with."""
+    model = clip.load(**dataclasses.asdict(settings.clip), device=device(settings.device))
+    if facts and facts["weights_sha256"] != model.sha256:
+        raise ValueError(
+            f"clip.weights: this run was learned with other weights (SHA-256 {facts['weights_sha256']}, now {model.sha256})"
+        )
+    return model
+
+
+def run(main):
+    """Call `main` and end the process; bad input ends in one line on stderr and exit code 2, not in a traceback."""
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output has gone, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

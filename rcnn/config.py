@@ -1,0 +1,196 @@
+"""Configuration: YAML files to frozen dataclasses and back. Unknown keys are errors; every field says what it is."""
+
+import dataclasses
+import difflib
+import os
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+
+def option(default, text, path=False):
+    """A field with its line in --help; `path`: made absolute on reading, so that a run can be used from anywhere."""
+    return field(default=default, metadata={"help": text, "path": path})
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    model: str | None = option("ViT-B-16-quickgelu", "open_clip's name of the ViT; null takes all sizes from the weights file")
+    pretrained: str | None = option("openai", "open_clip's tag of the weights to download")
+    weights: str | None = option(None, "local file instead: OpenAI's archive, a state dict, or safetensors", path=True)
+    trust_torchscript: bool = option(False, "open a TorchScript archive (a program) that OpenAI did not publish")
+
+
+@dataclass(frozen=True)
+class ClassesConfig:
+    seen: str | None = option(None, "text file, one class name a line", path=True)
+    unseen: str | None = option(None, "text file of the classes that ZSL scores; they come after the seen ones", path=True)
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    path: str | None = option(None, "class descriptions, <dataset>_post_llm.json", path=True)
+    templates: bool = option(True, "add CLIP's 80 prompt templates to the descriptions, as the authors' code does")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    method: str = option("names", "names: learn class names (the paper); closed_form: the optimum over free vectors (ours)")
+    tokens: int = option(4, "N_c, learnable vectors per class name")
+    pair_weight: float = option(0.2, "λ of the pair-based loss")
+    epochs: int = option(30, "passes over the sentences")
+    batch_size: int = option(512, "sentences a step; the last incomplete batch is dropped")
+    learning_rate: float = option(1e-4, "of SGD, where the cosine starts")
+    warmup_rate: float = option(1e-5, "constant rate of the first epoch")
+    momentum: float = option(0.9, "of SGD")
+    weight_decay: float = option(5e-4, "of SGD")
+    ablation: bool = option(True, "also learn names without the pair-based loss, the row CNR of Table 3")
+    amp: bool = option(False, "bfloat16 text tower on CUDA; float32 otherwise")
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    kind: str = option("coco", "coco: images and a COCO annotation file; mini: the same, drawn first if absent")
+    images: str | None = option(None, "folder of the images", path=True)
+    annotations: str | None = option(None, "COCO annotation file; null: learn only, evaluate nothing", path=True)
+    count: int = option(1000, "mini: pictures to draw")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    counts: tuple[int, ...] = option((2, 3), "MSSA: snippets on a side; [2, 3] cuts 4 and 9")
+    top_k: tuple[int, ...] = option((3, 5), "k of precision, recall and F1")
+    centring: float = option(0.5, "κ of the row 'centred': class-name embeddings minus κ × their mean")
+    bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none")
+    batch_size: int = option(16, "images at a time")
+    workers: int = option(2, "processes that decode images")
+
+
+@dataclass(frozen=True)
+class Config:
+    output: str = option("outputs/run", "folder of this run", path=True)
+    cache: str = option("outputs/cache", "folder of sentence features, shared by runs", path=True)
+    seed: int = option(0, "of the starting vectors, the order of sentences, and the bootstrap")
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, …")
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    classes: ClassesConfig = field(default_factory=ClassesConfig)
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+def load(path, overrides=()):
+    """Read a configuration.
+
+    Args:
+        path: YAML file.
+        overrides: "key=value" strings with dotted keys, such as "train.epochs=5"; they win over the file.
+
+    Returns:
+        Config
+
+    Raises:
+        FileNotFoundError, ValueError: no file, bad YAML, an unknown key (with the nearest name), a value of another type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no configuration {path}; see configs/")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path}: expected key: value pairs, got {type(raw).__name__}")
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ValueError(f"expected key=value, got {override!r}")
+        *sections, name = key.split(".")
+        place = raw
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"{key}: {section} is a value, not a section")
+        try:
+            place[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{override}: the value is not YAML: {error}") from None
+    return from_dict(Config, raw)
+
+
+def from_dict(cls, raw, prefix=""):
+    """Build the dataclass `cls` from nested dictionaries, strictly."""
+    if not isinstance(raw, dict):
+        raise ValueError(f"{prefix.rstrip('.')}: expected a section of key: value pairs, got {raw!r}")
+    fields, types = {f.name: f for f in dataclasses.fields(cls)}, typing.get_type_hints(cls)
+    values = {}
+    for name, value in raw.items():
+        if name not in fields:
+            near = difflib.get_close_matches(prefix + str(name), known_keys(), 1, 0)
+            raise ValueError(f"unknown configuration key {prefix}{name}; the nearest is {near[0]}")
+        if dataclasses.is_dataclass(types[name]):
+            values[name] = from_dict(types[name], value, f"{prefix}{name}.")
+        else:
+            values[name] = _coerce(value, types[name], prefix + name)
+    config = cls(**values)
+    paths = {n: getattr(config, n) for n, f in fields.items() if f.metadata.get("path") and getattr(config, n)}
+    return dataclasses.replace(config, **{n: os.path.abspath(value) for n, value in paths.items()})
+
+
+def known_keys(cls=Config, prefix=""):
+    """All dotted keys."""
+    keys = []
+    for f in dataclasses.fields(cls):
+        inner = typing.get_type_hints(cls)[f.name]
+        keys += known_keys(inner, f"{prefix}{f.name}.") if dataclasses.is_dataclass(inner) else [prefix + f.name]
+    return keys
+
+
+def describe(cls=Config, prefix=""):
+    """One line per key with its default, for --help."""
+    lines = []
+    for f in dataclasses.fields(cls):
+        inner = typing.get_type_hints(cls)[f.name]
+        if dataclasses.is_dataclass(inner):
+            lines += describe(inner, f"{prefix}{f.name}.")
+        else:
+            default = list(f.default) if isinstance(f.default, tuple) else f.default
+            lines.append(f"  {prefix + f.name + '=' + yaml.safe_dump(default).splitlines()[0]:36} {f.metadata['help']}")
+    return lines
+
+
+def to_dict(config):
+    """Plain nested dictionaries, ready for JSON or YAML."""
+    plain = dataclasses.asdict(config)
+
+    def lists(value):
+        if isinstance(value, dict):
+            return {k: lists(v) for k, v in value.items()}
+        return list(value) if isinstance(value, tuple) else value
+
+    return lists(plain)
+
+
+def _coerce(value, kind, key):
+    """`value` as the field's type; PyYAML reads 1e-4 as a string."""
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{key}: expected a list, got {value!r}")
+        return tuple(_coerce(v, typing.get_args(kind)[0], key) for v in value)
+    allowed = typing.get_args(kind) or (kind,)
+    if value is None and type(None) in allowed:
+        return None
+    target = next(t for t in allowed if t is not type(None))
+    try:
+        if target is float and not isinstance(value, bool):
+            return float(value)
+        if target is int and not isinstance(value, bool) and int(value) == float(value):
+            return int(value)
+    except (TypeError, ValueError):
+        pass
+    if target in (bool, str) and isinstance(value, target):
+        return value
+    raise ValueError(f"{key}: expected {target.__name__}, got {value!r}")

@@ -1,0 +1,106 @@
+"""The text corpus: sentences and the class each describes, and their features (METHOD 2 and 3)."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+import torch
+from safetensors.torch import load_file, save
+from tqdm import tqdm
+
+from rcnn import clip
+from rcnn.files import replace_file
+
+
+@dataclass(frozen=True)
+class Corpus:
+    sentences: list  # M strings
+    targets: torch.Tensor  # (M,) class of each
+    classes: int
+
+    @property
+    def fingerprint(self):
+        """SHA-256 of all sentences and their classes."""
+        text = "\n".join(f"{c}\t{s}" for c, s in zip(self.targets.tolist(), self.sentences, strict=True))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def __add__(self, other):
+        return Corpus(self.sentences + other.sentences, torch.cat([self.targets, other.targets]), self.classes)
+
+
+def load(path, classes):
+    """Descriptions of every class from a `<dataset>_post_llm.json`.
+
+    Args:
+        path: JSON {"0": {"node_name": …, "candidate_sentences": […]}, …}, keys in the order of the class list.
+        classes: ClassList.
+
+    Returns:
+        Corpus
+
+    Raises:
+        FileNotFoundError, ValueError: no file, no JSON, or not these classes in this order.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no text corpus {path}; set corpus.path")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    sentences, targets = [], []
+    for i, name in enumerate(classes.names):
+        entry = raw.get(str(i))
+        if entry is None:
+            raise ValueError(f'{path}: class {i} "{name}" is missing; expected {len(classes)} classes, found {len(raw)}')
+        found = entry["node_name"].replace("_", " ")
+        if found.lower() != name.lower():
+            raise ValueError(
+                f'{path}: class {i} is "{found}", the class list has "{name}" there; both must be in the same order'
+            )
+        if not entry["candidate_sentences"]:
+            raise ValueError(f'{path}: class {i} "{name}" has no sentences')
+        sentences += entry["candidate_sentences"]
+        targets += [i] * len(entry["candidate_sentences"])
+    if len(raw) > len(classes):
+        raise ValueError(f"{path}: expected {len(classes)} classes, found {len(raw)}")
+    return Corpus(sentences, torch.tensor(targets), len(classes))
+
+
+def templates(classes):
+    """The 80 ImageNet templates of CLIP filled with every class name."""
+    filled = [template(name) for name in classes.names for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
+    targets = torch.arange(len(classes)).repeat_interleave(len(open_clip.OPENAI_IMAGENET_TEMPLATES))
+    return Corpus(filled, targets, len(classes))
+
+
+def prompts(classes):
+    """CLIP's plain prompt, "a photo of a {class}.", for every class."""
+    return Corpus([f"a photo of a {name}." for name in classes.names], torch.arange(len(classes)), len(classes))
+
+
+def features(model, sentences, cache=None):
+    """Text features of sentences; each distinct sentence is encoded once, ever.
+
+    Args:
+        model: Clip.
+        sentences: list of M strings.
+        cache: folder to keep the features in, under a name made of the weights' and the sentences' SHA-256; or None.
+
+    Returns:
+        (M, D) float32 unit vectors on the CPU.
+    """
+    distinct = {s: i for i, s in enumerate(dict.fromkeys(sentences))}
+    tokens = clip.tokenize(list(distinct), len(model.text.positional_embedding))
+    key = hashlib.sha256((model.sha256 + "\n".join(distinct)).encode()).hexdigest()[:32]
+    path = Path(cache) / f"text_{key}.safetensors" if cache else None
+    if path and path.exists():
+        encoded = load_file(path)["features"]
+    else:
+        encoded = model.text.encode(tokens, progress=lambda groups: tqdm(groups, "encode sentences", delay=2))
+        if path:
+            with replace_file(path) as file:
+                file.write(save({"features": encoded}))
+    return encoded[[distinct[s] for s in sentences]]

@@ -1,0 +1,62 @@
+"""The mini benchmark: pictures drawn from seeds, kept as image files with a COCO annotation file."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from rcnn.datasets.drawing import World, draw
+from rcnn.files import replace_file, write_json
+
+DRAWINGS = Path(__file__).resolve().parents[2] / "data" / "mini" / "drawings.yaml"
+STYLE = "crayon"  # the style that the mini CLIP has never seen
+SEED = 2025  # not one of the seeds of the mini CLIP's training pictures
+SIDES = (96, 192)  # pixels
+
+
+def prepare(images, annotations, count, drawings=DRAWINGS):
+    """Draw the benchmark unless it is there already.
+
+    Args:
+        images: folder for JPEG files.
+        annotations: path of the COCO annotation file. It is written last, so its presence means that all is there.
+        count: pictures.
+        drawings: the world to draw.
+    """
+    drawings = Path(drawings)
+    made_from = f"{count} pictures, style {STYLE}, seed {SEED}, drawings {hashlib.sha256(drawings.read_bytes()).hexdigest()}"
+    annotations, images = Path(annotations), Path(images)
+    if annotations.exists() and json.loads(annotations.read_text())["info"].get("description") == made_from:
+        return
+    world = World.load(drawings)
+    kinds = {parent for thing in world.objects.values() for parent in thing.parents}
+    names = [*world.objects, *sorted(kinds), *world.scenes]
+    number = {name: i + 1 for i, name in enumerate(names)}
+    entries, boxes = [], []
+    for i in tqdm(range(count), "draw the mini benchmark", delay=2):
+        rng = np.random.default_rng([SEED, i])
+        width, height = (int(v) for v in rng.integers(*SIDES, size=2, endpoint=True))
+        picture = draw(world, rng, STYLE, width, height)
+        name = f"{i:05}.jpg"
+        with replace_file(images / name) as file:
+            picture.image.save(file, "JPEG", quality=90)
+        entries.append({"id": i + 1, "file_name": name, "width": width, "height": height})
+        canvas, found = [0, 0, width, height], {}
+        for placed in picture.placed:
+            box = [round(v * side, 1) for v, side in zip(placed.box, (width, height) * 2, strict=True)]
+            for label in (placed.thing.name, *placed.thing.parents):
+                found.setdefault(label, box)
+        for label in (picture.scene.name, *picture.scene.parents):
+            found.setdefault(label, canvas)
+        boxes += [{"image_id": i + 1, "category_id": number[label], "bbox": box} for label, box in found.items()]
+    write_json(
+        annotations,
+        {
+            "info": {"description": made_from},
+            "images": entries,
+            "annotations": [{"id": i + 1} | box for i, box in enumerate(boxes)],
+            "categories": [{"id": i, "name": name} for name, i in number.items()],
+        },
+    )

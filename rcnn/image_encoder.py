@@ -1,0 +1,64 @@
+"""CLIP's image tower with the last block of ClearCLIP: one global and many local features from one pass (paper 3.2)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rcnn.transformer import blocks
+
+
+class ImageFeatures(NamedTuple):
+    """Unit vectors in the space shared with texts."""
+
+    global_features: torch.Tensor  # (B, D)
+    local_features: torch.Tensor  # (B, N, D), row by row
+
+
+class ImageEncoder(nn.Module):
+    """A ViT of CLIP.
+
+    Args:
+        image_size, patch: pixels of the square input and of a patch; the grid is image_size // patch on a side.
+        width, heads, layers, mlp_width: shape of the tower.
+        embed_dim: D, size of the space shared with texts.
+        activation: "quick_gelu" or "gelu".
+    """
+
+    def __init__(self, image_size, patch, width, heads, layers, mlp_width, embed_dim, activation="quick_gelu"):
+        super().__init__()
+        self.image_size, self.grid = image_size, image_size // patch
+        self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.positional_embedding = nn.Parameter(torch.empty(self.grid**2 + 1, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = blocks(width, heads, layers, mlp_width, activation)
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.empty(width, embed_dim))
+
+    def forward(self, images):
+        """(B, 3, S, S) normalised images -> ImageFeatures.
+
+        The class token passes the unchanged last block. The patches pass ClearCLIP's: attention of queries to queries,
+        no residual, no feed-forward (eq. 2).
+        """
+        *body, last = self.transformer["resblocks"]
+        x = self.embed(images)
+        for block in body:
+            x = x + block.attn.mix(*block.attn.project(block.ln_1(x), 0, 3))
+            x = block.feed_forward(x)
+        query, key, value = last.attn.project(last.ln_1(x), 0, 3)
+        class_token = last.feed_forward(x[:, :1] + last.attn.mix(query[:, :, :1], key, value))
+        patches = last.attn.mix(query[:, :, 1:], query, value)
+        return ImageFeatures(self.to_shared_space(class_token)[:, 0], self.to_shared_space(patches))
+
+    def embed(self, images):
+        """Class token and patches, (B, 1 + N, width)."""
+        patches = self.conv1(images).flatten(2).transpose(1, 2)  # (B, width, H, W) -> (B, N, width)
+        class_token = self.class_embedding.expand(len(images), 1, -1)
+        return self.ln_pre(torch.cat([class_token, patches], 1) + self.positional_embedding)
+
+    def to_shared_space(self, x):
+        """ln_post, proj, unit length (eq. 3 and 4)."""
+        return F.normalize(self.ln_post(x) @ self.proj, dim=-1)

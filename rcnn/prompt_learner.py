@@ -1,0 +1,41 @@
+"""Learnable class names: a few vectors a class that stand where the name would stand in the prompt (paper 3.4)."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rcnn import clip
+
+CONTEXT = "a photo of a"
+INITIAL_STD = 0.02
+
+
+class PromptLearner(nn.Module):
+    """`a photo of a` + N_c learnable vectors + `.` for every class.
+
+    Args:
+        text: the frozen TextEncoder.
+        classes: C.
+        tokens: N_c, vectors a class.
+        generator: of the normal start with deviation 0.02; on the CPU.
+    """
+
+    def __init__(self, text, classes, tokens, generator=None):
+        super().__init__()
+        self.text = text
+        width, device = text.positional_embedding.shape[1], text.positional_embedding.device
+        start = INITIAL_STD * torch.randn(classes, tokens, width, generator=generator)
+        self.class_vectors = nn.Parameter(start.to(device))
+        row = clip.tokenize([f"{CONTEXT} {' '.join(['X'] * tokens)}."])[0].to(device)
+        row = row[: int(row.argmax()) + 1]
+        head, tail = row[: -tokens - 2], row[-2:]  # start + context | the vectors | full stop + end
+        self.prefix = text.prefix(head)
+        with torch.no_grad():
+            self.register_buffer("suffix", text.token_embedding(tail))
+
+    def forward(self):
+        """Class embeddings z, (C, D) unit vectors."""
+        classes, tokens, _ = self.class_vectors.shape
+        names = torch.cat([self.class_vectors, self.suffix.expand(classes, -1, -1)], dim=1)  # (C, N_c + 2, width)
+        end = torch.full((classes,), tokens + 1, device=names.device)
+        return F.normalize(self.text(names, end, self.prefix), dim=-1)

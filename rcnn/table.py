@@ -1,0 +1,63 @@
+"""A result file as a table for the terminal."""
+
+LABELS = {
+    "baseline": "class name",
+    "centred": "class name, centred",
+    "templates": "80 templates",
+    "mean": "descriptions, mean",
+    "mean_with_templates": "descriptions + templates, mean",
+    "principal": "descriptions, principal direction",
+    "cnr": "CNR (learned names)",
+    "cnr_pbl": "CNR + PBL (learned names)",
+    "closed_form": "closed form of CNR + PBL",
+}
+VARIANTS = {"plain": "", "mssa": " + MSSA"}
+
+
+def render(result):
+    """Text of the comparison and of the diagnostics."""
+    rows = result["rows"]
+    first = next(iter(rows.values()))["plain"]
+    tasks, ks = list(first), [name for name in next(iter(first.values())) if name.startswith("F1")]
+    header = ["class embeddings"]
+    for task in tasks:
+        header += [f"{task.upper()} mAP [95 %]", "vs class name", *ks]
+    lines = []
+    for variant in next(iter(rows.values())):
+        for row, variants in rows.items():
+            star = "*" if row == result["method"] and variant == list(variants)[-1] else " "
+            cells = [star + LABELS[row] + VARIANTS[variant]]
+            for task in tasks:
+                m = variants[variant][task]
+                cells += [f"{m['mAP']['value']:5.1f}{_range(m['mAP'])}", _difference(m["mAP"].get("versus_baseline"))]
+                cells += [f"{m[k]['value']:5.1f}" if k in m else "" for k in ks]
+            lines.append(cells)
+        lines.append([])
+    text = _align([header, *lines[:-1]])
+    diagnostics = [["mAP of the parts alone", *(f"{t.upper()} {p}" for t in tasks for p in ("global", "local"))]]
+    for variant in next(iter(rows.values())):
+        for row in rows:
+            parts = result["diagnostics"][row][variant]
+            cells = [f"{parts[t][p]:5.1f}" for t in tasks for p in ("global", "local")]
+            diagnostics.append([" " + LABELS[row] + VARIANTS[variant], *cells])
+    images = ", ".join(
+        f"{t.upper()} {v['images']} images with {v['positives_per_image']:.3f} positives each"
+        for t, v in result["images"]["tasks"].items()
+    )
+    notes = f"\n* the method. Intervals: bootstrap over images; differences are paired.\n{images}.\n"
+    return f"\n{text}\n{notes}\n{_align(diagnostics)}"
+
+
+def _range(metric):
+    return " [{:.1f}, {:.1f}]".format(*metric["interval"]) if "interval" in metric else ""
+
+
+def _difference(versus):
+    if versus is None:
+        return ""
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(versus["value"], *versus["interval"])
+
+
+def _align(lines):
+    widths = [max(len(line[i]) for line in lines if line) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=False)).rstrip() for line in lines)

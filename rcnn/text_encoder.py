@@ -1,0 +1,118 @@
+"""CLIP's text tower, exact and without the work that cannot matter.
+
+The tower is causal and its output is the row of the end-of-text token. So rows after that token are cut off, the last
+block computes that row alone, and the keys and values of a prefix shared by all rows are computed once (METHOD 3).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rcnn.transformer import blocks
+
+
+class Prefix(NamedTuple):
+    """Keys and values of tokens that all rows share, per block: L pairs of (1, heads, P, d)."""
+
+    keys_values: list
+    length: int
+
+
+class TextEncoder(nn.Module):
+    """Token embeddings -> text features.
+
+    Args:
+        width: T, width of the tower.
+        heads, layers, mlp_width: its shape.
+        embed_dim: D, size of the space shared with images.
+        context: longest row, 77 for CLIP.
+        vocabulary: number of token embeddings.
+        activation: "quick_gelu" or "gelu".
+    """
+
+    def __init__(self, width, heads, layers, mlp_width, embed_dim, context=77, vocabulary=49408, activation="quick_gelu"):
+        super().__init__()
+        self.token_embedding = nn.Embedding(vocabulary, width)
+        self.positional_embedding = nn.Parameter(torch.empty(context, width))
+        self.transformer = blocks(width, heads, layers, mlp_width, activation)
+        self.ln_final = nn.LayerNorm(width)
+        self.text_projection = nn.Parameter(torch.empty(width, embed_dim))
+
+    def forward(self, embeddings, end, prefix=None):
+        """Encode rows of token embeddings.
+
+        Args:
+            embeddings: (B, T, width), positions not yet added; rows follow `prefix` if there is one.
+            end: (B,) index of the end-of-text token within `embeddings`.
+            prefix: what `self.prefix` returned, or None.
+
+        Returns:
+            (B, D) text features, not normalised.
+        """
+        batch, length, _ = embeddings.shape
+        start = prefix.length if prefix else 0
+        x = embeddings + self.positional_embedding[start : start + length]
+        mask = torch.ones(length, start + length, dtype=torch.bool, device=x.device).tril(start)
+        *body, last = self.transformer["resblocks"]
+        for i, block in enumerate(body):
+            query, key, value = block.attn.project(block.ln_1(x), 0, 3)
+            x = x + block.attn.mix(query, *self._after(prefix, i, key, value), mask)
+            x = block.feed_forward(x)
+        rows = torch.arange(batch, device=x.device), end
+        y = last.ln_1(x)
+        key, value = last.attn.project(y, 1, 3)
+        (query,) = last.attn.project(y[rows][:, None], 0, 1)
+        x = x[rows] + last.attn.mix(query, *self._after(prefix, -1, key, value), mask[end][:, None, None])[:, 0]
+        return self.ln_final(last.feed_forward(x)) @ self.text_projection
+
+    @staticmethod
+    def _after(prefix, block, key, value):
+        if prefix is None:
+            return key, value
+        before = (part.expand(len(key), -1, -1, -1) for part in prefix.keys_values[block])
+        return tuple(torch.cat(pair, dim=2) for pair in zip(before, (key, value), strict=True))
+
+    @torch.no_grad()
+    def prefix(self, tokens):
+        """Keys and values of the token row `tokens` (P,), with which rows of `forward` may begin."""
+        x = (self.token_embedding(tokens) + self.positional_embedding[: len(tokens)])[None]
+        mask = torch.ones(len(tokens), len(tokens), dtype=torch.bool, device=x.device).tril()
+        keys_values = []
+        for block in self.transformer["resblocks"]:
+            query, key, value = block.attn.project(block.ln_1(x), 0, 3)
+            keys_values.append((key, value))
+            x = block.feed_forward(x + block.attn.mix(query, key, value, mask))
+        return Prefix(keys_values, len(tokens))
+
+    @torch.no_grad()
+    def encode(self, tokens, budget=8192, progress=lambda rows: rows):
+        """Normalised features of token rows.
+
+        Rows are sorted by length and grouped so that a group holds about `budget` tokens: hardly any padding is computed.
+
+        Args:
+            tokens: (M, context) integer rows, zero after the end-of-text token, which is each row's largest token.
+            budget: tokens a group.
+            progress: wrapper of the iterator over groups, such as tqdm.
+
+        Returns:
+            (M, D) float32 unit vectors.
+        """
+        end = tokens.argmax(dim=1)  # the end-of-text token has the largest number
+        order = end.argsort(stable=True)
+        groups, first = [], 0
+        lengths = (end[order] + 1).tolist()
+        while first < len(order):
+            last = first + 1
+            while last < len(order) and lengths[last] * (last + 1 - first) <= budget:
+                last += 1
+            groups.append(order[first:last])
+            first = last
+        out = torch.empty(len(tokens), self.text_projection.shape[1])
+        device = self.positional_embedding.device
+        for rows in progress(groups):
+            cut = tokens[rows, : int(end[rows].max()) + 1].to(device)
+            out[rows] = F.normalize(self(self.token_embedding(cut), end[rows].to(device)), dim=-1).float().cpu()
+        return out

@@ -1,0 +1,59 @@
+"""The residual attention block of CLIP's two towers, with parameters named as in OpenAI's checkpoints."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def quick_gelu(x):
+    """x · sigmoid(1.702 x), the activation of OpenAI's CLIP weights."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+
+
+class Attention(nn.Module):
+    """Multi-head attention in two halves, so that a tower may choose what attends to what."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def project(self, x, first, last):
+        """Projections `first` to `last` (exclusive) of query, key, value = 0, 1, 2: each (B, heads, T, d)."""
+        width = x.shape[-1]
+        rows = slice(first * width, last * width)
+        x = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        # (B, T, n·heads·d) -> n tensors (B, heads, T, d)
+        return x.unflatten(-1, (last - first, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def mix(self, query, key, value, mask=None):
+        """out_proj(softmax(query·keyᵀ/√d)·value): (B, T, width)."""
+        x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out_proj(x.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """x + attention(ln_1(x)), then x + mlp(ln_2(x)) (paper eq. 1)."""
+
+    def __init__(self, width, heads, mlp_width, activation):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, mlp_width), "c_proj": nn.Linear(mlp_width, width)})
+        self.activation = ACTIVATIONS[activation]
+
+    def feed_forward(self, x):
+        """x + mlp(ln_2(x)), any leading shape."""
+        return x + self.mlp["c_proj"](self.activation(self.mlp["c_fc"](self.ln_2(x))))
+
+
+def blocks(width, heads, layers, mlp_width, activation):
+    """A stack under the name `resblocks`, as the checkpoints have it."""
+    stack = nn.ModuleList(Block(width, heads, mlp_width, activation) for _ in range(layers))
+    return nn.ModuleDict({"resblocks": stack})

@@ -1,0 +1,126 @@
+#!/usr/bin/env python
+"""Compare this project's modules with values computed by the authors' code.
+
+    python scripts/check_golden.py tests/golden/*.npz
+
+Every file holds expected outputs and the seed from which weights, images and starting vectors are rebuilt
+(tests/golden/recipe.py). Printed per quantity: the largest error relative to the quantity's largest magnitude. Exit 1
+if one passes 1e-5.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from rcnn import clip, losses, metrics, mssa
+from rcnn.image_encoder import ImageFeatures
+from rcnn.optimise import learning_rates, new_optimiser, step
+from rcnn.prompt_learner import PromptLearner
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "golden"))
+import recipe
+
+TOLERANCE = 1e-5
+
+
+def recompute(golden):
+    """Yield (name, ours) for every expected array of the file."""
+    meta = json.loads(str(golden["meta"]))
+    seed, counts, weight = meta["seed"], meta["counts"], meta["pair_weight"]
+    state = {k: torch.tensor(v) for k, v in recipe.clip_weights(meta["case"], seed).items()}
+    image, text = (tower.eval().requires_grad_(False) for tower in clip.build(state))
+
+    sentences = [sentence for sentence, _ in recipe.CAPTIONS]
+    targets = torch.tensor([c for _, c in recipe.CAPTIONS]) % meta["classes"]
+    tokens = clip.tokenize(sentences)
+    t = text.encode(tokens)
+    yield from {"caption_tokens": tokens, "targets": targets, "caption_features": t}.items()
+
+    start = torch.from_numpy(recipe.class_vectors(seed, meta["classes"], meta["tokens"], text.positional_embedding.shape[1]))
+
+    def learner():
+        names = PromptLearner(text, meta["classes"], meta["tokens"])
+        names.class_vectors.data = start.clone()
+        return names
+
+    names = learner()
+    z = names()
+    mse, pairs = losses.reconstruction_loss(z, t, targets), losses.pair_loss(z)
+    loss = mse + weight * pairs
+    loss.backward()
+    yield from {"class_embeddings": z, "mse": mse, "pair_loss": pairs, "loss": loss}.items()
+    yield "grad", names.class_vectors.grad
+
+    for speed, rate in (("paper", 1e-4), ("fast", 5e-2)):
+        names = learner()
+        optimiser = new_optimiser(names, momentum=0.9, weight_decay=5e-4)
+        rates, trace = learning_rates(6, rate, warmup=1e-5), []
+        for rate in rates:
+            for half in (slice(0, 8), slice(8, 16)):
+                trace.append(step(names, optimiser, t[half], targets[half], weight, rate))
+        yield from {f"lr_{speed}": rates, f"losses_{speed}": trace, f"clsn_{speed}": names.class_vectors}.items()
+    yield "lr_30_epochs", learning_rates(30, 1e-4, warmup=1e-5)
+
+    sizes = golden["image_sizes"]
+    yield "image_sizes", sizes
+    pictures = [Image.fromarray(recipe.image(seed, i, int(h), int(w))) for i, (h, w) in enumerate(sizes)]
+    pixels = torch.stack([mssa.normalise(mssa.views(p, image.image_size, counts), clip.MEAN, clip.STD) for p in pictures])
+    yield "pixels_sample", pixels[:, 0, :, ::37, ::41]
+    yield "snippet_sample", pixels[:, 1:, :, ::37, ::41].transpose(0, 1)
+    with torch.no_grad():
+        features = image(pixels.flatten(0, 1))
+        features = ImageFeatures(*(f.unflatten(0, pixels.shape[:2]) for f in features))
+        yield "global_features", features.global_features[:, 0]
+        yield "local_features_sample", features.local_features[:, 0, ::7]
+        maps = z @ features.local_features[:2, 0].mT
+        yield "score_map", maps.unflatten(-1, (image.grid, image.grid))
+        for name, used in (("logits_no_mssa", ()), ("logits_mssa", counts)):
+            yield name, 20 * sum(mssa.score(features, z, used)) / 2  # the authors' scores are 20 times the cosines
+
+    scores, seen = torch.from_numpy(golden["predictions"]), int(golden["n_seen"])
+    yield from {"predictions": scores, "n_seen": seen}.items()
+    for kind in ("pm1", "pm1_unknown"):
+        labels = torch.from_numpy(golden[f"labels_{kind}"])
+        yield f"labels_{kind}", labels
+        for task, first in (("zsl", seen), ("gzsl", 0)):
+            some = (labels[:, first:] == 1).any(1)
+            s, y = scores[some, first:], labels[some, first:]
+            ap = metrics.average_precision(s, y)
+            yield f"ap_{kind}_{task}", ap
+            at_k = [metrics.precision_recall_f1(*metrics.top_k_counts(s, y, k), k) for k in (3, 5, 10)]
+            yield f"metrics_{kind}_{task}", torch.cat([100 * ap.double().mean()[None], *at_k])
+
+
+def check(path):
+    """Print a table for one file; return its worst (error, quantity)."""
+    golden = np.load(path)
+    print(f"{path}  {golden['meta']}")
+    worst, seen = (0.0, "nothing"), {"meta"}
+    for name, ours in recompute(golden):
+        expected = golden[name].astype(np.float64)
+        ours = np.asarray(ours.detach() if torch.is_tensor(ours) else ours, dtype=np.float64)
+        if ours.shape != expected.shape:
+            raise SystemExit(f"{path}: {name}: expected shape {expected.shape}, got {ours.shape}")
+        error = float(np.abs(ours - expected).max() / max(np.abs(expected).max(), 1e-12))
+        worst, seen = max(worst, (error, name)), seen | {name}
+        print(f"  {name:24} {error:.1e}{'  TOO FAR' if error > TOLERANCE else ''}")
+    if missed := sorted(set(golden.files) - seen):
+        raise SystemExit(f"{path}: not compared: {', '.join(missed)}")
+    return worst
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="golden values, .npz")
+    error, name = max(check(path) for path in parser.parse_args().files)
+    print(f"worst {name} {error:.1e}")
+    return int(error > TOLERANCE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+#!/usr/bin/env python
+"""Compose the mini benchmark's text corpus from its facts: data/mini/facts.jsonl -> data/mini/mini_post_llm.json.
+
+The facts were written by hand for this project, class by class; the sentences follow from them.
+"""
+
+import json
+from pathlib import Path
+
+from rcnn.classes import ClassList
+from rcnn.description_generator.compose import sentences
+from rcnn.files import write_json
+
+DATA = Path(__file__).resolve().parents[1] / "data" / "mini"
+
+
+def corpus():
+    facts = {f.pop("name"): f for f in map(json.loads, (DATA / "facts.jsonl").read_text().splitlines())}
+    names = ClassList.read(DATA / "seen.txt", DATA / "unseen.txt").names
+    return {str(i): {"node_name": n, "candidate_sentences": sentences(n, **facts[n])} for i, n in enumerate(names)}
+
+
+if __name__ == "__main__":
+    write_json(DATA / "mini_post_llm.json", corpus())

@@ -1,0 +1,291 @@
+#!/usr/bin/env python
+"""Train the small CLIP of the mini benchmark from nothing but our own drawings and captions.
+
+    python scripts/train_mini_clip.py                  # writes data/mini/clip.safetensors
+    python scripts/train_mini_clip.py --steps 20 --pool 500 --output /tmp/try.safetensors
+
+Pictures in the "flat" style only; the "crayon" style is held out for the benchmark. Every batch is a function of the
+seed and the step, progress is saved every few minutes, and the same command continues an interrupted run.
+"""
+
+import argparse
+import json
+import multiprocessing
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+
+from rcnn import clip
+from rcnn.datasets.drawing import World, draw
+from rcnn.files import replace_file
+from rcnn.image_encoder import ImageEncoder
+from rcnn.metrics import average_precision
+from rcnn.text_encoder import TextEncoder
+
+DATA = Path(__file__).resolve().parents[1] / "data" / "mini"
+IMAGE_SIZE, POOL_SIZE, PATCH = 64, 96, 8
+VISION = {"width": 192, "heads": 3, "layers": 4, "mlp_width": 768}
+TEXT = {"width": 128, "heads": 2, "layers": 2, "mlp_width": 512}
+EMBED_DIM, CONTEXT, BATCH, FORGET = 128, 77, 256, 0.08
+OPENINGS = (
+    "a photo of a {}.", "a photo of the {}.", "a picture of a {}.", "a drawing of a {}.", "a good picture of the {}.",
+    "a close-up of a {}.", "a small {}.", "a large {}.", "a {}.", "a {}", "the {}.", "there is a {} in the scene.",
+    "this is a {}.", "art of the {}.", "a photo of one {}.", "a bright photo of a {}.", "a dark photo of the {}.",
+)  # fmt: skip
+
+
+class Captions:
+    """Sentences that are true of a picture, by thing, kind or scene, with or without attributes."""
+
+    def __init__(self, path):
+        raw = yaml.safe_load(Path(path).read_text())
+        self.entries = raw["objects"] | raw["scenes"]
+        self.parents = {k: v.parents for k, v in World.load(path).objects.items()}
+
+    def noun(self, rng, name):
+        """A name for an object: its own, a synonym, a kind, or both."""
+        parents, r = self.parents.get(name, ()), rng.uniform()
+        if parents and r < 0.25:
+            return parents[rng.integers(len(parents))]
+        word = self.entries[name]["names"][rng.integers(len(self.entries[name]["names"]))] if r > 0.82 else name
+        if parents and 0.25 <= r < 0.4:
+            return f"{word}, which is a {parents[rng.integers(len(parents))]}"
+        return word
+
+    def mention(self, rng, name, colour=None):
+        parts = self.entries[name]["parts"]
+        text = self.noun(rng, name)
+        if colour and rng.uniform() < 0.35:
+            text = f"{colour} {text}"
+        r = rng.uniform()
+        if r < 0.35:
+            joint = (" with ", ", which has ", " and its ", ", showing ")[rng.integers(4)]
+            text += joint + parts[rng.integers(len(parts))]
+        if r < 0.1:
+            text += " and " + parts[rng.integers(len(parts))]
+        return text
+
+    def caption(self, rng, scene, things):
+        """One sentence. `things`: (name, colour) pairs that can be seen."""
+        things = [things[i] for i in rng.permutation(len(things))]
+        r = rng.uniform()
+        if not things or r < 0.12:
+            text = self.mention(rng, scene)
+        else:
+            text = self.mention(rng, *things[0])
+            if len(things) > 1 and r < 0.5:
+                text += (" and a ", " next to a ", ", together with a ")[rng.integers(3)] + self.mention(rng, *things[1])
+            if r > 0.7:
+                place = self.noun(rng, scene)
+                text += (f" in the {place}", f" at the {place}", f", which appears together with the {place}")[rng.integers(3)]
+        return OPENINGS[rng.integers(len(OPENINGS))].format(text)
+
+    def vocabulary(self):
+        """All token numbers a caption can hold."""
+        joints = "a with, which has and its, showing. and a next to a, together with a in the at the which appears is x x x x."
+        words = [*OPENINGS, joints, *self.entries, *(p for up in self.parents.values() for p in up)]
+        for entry in self.entries.values():
+            words += [*entry["names"], *entry["parts"]]
+            for choice in entry["colours"].values():
+                words += [choice] if isinstance(choice, str) else choice
+        tokens = clip.tokenize([re.sub(r"[{}]", "", w) for w in words]).unique()
+        return tokens[tokens > 0]
+
+
+def _draw_one(job):
+    index, seed, style, size = job
+    picture = draw(_draw_one.world, np.random.default_rng([seed, index]), style, size, size)
+    things = [(p.thing.name, p.colour, *p.box) for p in picture.placed]
+    return np.asarray(picture.image), picture.scene.name, things, sorted(picture.labels())
+
+
+def draw_pool(world_path, count, seed, style, cache):
+    """`count` pictures and what is in them, drawn by all cores and kept in `cache`."""
+    path = cache / f"pool_{style}_{seed}_{count}.npz"
+    if not path.exists():
+        _draw_one.world = World.load(world_path)
+        jobs = [(i, seed, style, POOL_SIZE) for i in range(count)]
+        with multiprocessing.get_context("fork").Pool() as pool:
+            drawn = list(tqdm(pool.imap(_draw_one, jobs, chunksize=50), total=count, desc=f"draw {style} pictures"))
+        images, *facts = zip(*drawn, strict=True)
+        with replace_file(path) as file:
+            np.savez(file, images=np.stack(images), facts=json.dumps(facts))
+    stored = np.load(path)
+    return torch.from_numpy(stored["images"]), list(zip(*json.loads(str(stored["facts"])), strict=True))
+
+
+def initialise(module):
+    """Normal weights of the usual sizes for transformers."""
+    for name, p in module.named_parameters():
+        if "positional" in name or "class_embedding" in name:
+            nn.init.normal_(p, std=p.shape[-1] ** -0.5)
+        elif name.startswith("token_embedding"):
+            nn.init.normal_(p, std=0.05)
+        elif name in ("proj", "text_projection"):
+            nn.init.normal_(p, std=p.shape[0] ** -0.5)
+        elif p.dim() > 1:
+            nn.init.normal_(p, std=0.6 * p[0].numel() ** -0.5)
+    return module
+
+
+def normalise(images):
+    """uint8 (B, S, S, 3) or float (B, 3, S, S) in [0, 255] -> CLIP's input."""
+    x = images.permute(0, 3, 1, 2).float() if images.dtype == torch.uint8 else images
+    return (x / 255 - torch.tensor(clip.MEAN)[:, None, None]) / torch.tensor(clip.STD)[:, None, None]
+
+
+def batch(rng, images, facts, captions):
+    """BATCH crops with a true sentence each: half around one object, half anywhere."""
+    chosen = rng.integers(len(images), size=BATCH)
+    flip = np.where(rng.uniform(size=BATCH) < 0.5, -1, 1)
+    windows, sentences = [], []
+    for i in chosen:
+        scene, things, _ = facts[i]
+        side = 1.0 if rng.uniform() < 0.35 else rng.uniform(0.4, 1.0)
+        left, top = rng.uniform(0, 1 - side, 2)
+        if rng.uniform() < 0.5:
+            _, _, x, y, w, h = things[rng.integers(len(things))]
+            side = min(1.0, w * rng.uniform(1.0, 1.8))
+            left, top = (np.clip(c + rng.uniform(w - side, 0) if side > w else c, 0, 1 - side) for c in (x, y))
+        windows.append((left, top, side))
+        seen = []
+        for name, colour, x, y, w, h in things:
+            inside = max(0, min(x + w, left + side) - max(x, left)) * max(0, min(y + h, top + side) - max(y, top))
+            if inside > 0.5 * w * h:
+                seen.append((name, colour))
+        sentences.append(captions.caption(rng, scene, seen))
+    x0, y0, side = np.array(windows).T
+    theta = torch.zeros(BATCH, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = torch.tensor(side * flip), torch.tensor(side)
+    theta[:, 0, 2], theta[:, 1, 2] = (torch.tensor(2 * np.array(v) + side - 1) for v in (x0, y0))
+    grid = F.affine_grid(theta, (BATCH, 3, IMAGE_SIZE, IMAGE_SIZE), align_corners=False)
+    x = F.grid_sample(images[chosen].permute(0, 3, 1, 2).float(), grid, align_corners=False, padding_mode="reflection")
+
+    def jitter(low, high, channels):
+        return torch.tensor(rng.uniform(low, high, (BATCH, channels, 1, 1))).float()
+
+    # light, contrast, a little grey and noise: the held-out style has other colours and grain
+    grey = x.mean(1, keepdim=True)
+    x = torch.lerp(x, grey.expand_as(x), jitter(0, 0.6, 1))
+    x = x * jitter(0.7, 1.3, 3) + jitter(-30, 30, 1)
+    x = x + torch.tensor(rng.normal(0, 1, x.shape)).float() * jitter(0, 12, 1)
+    return normalise(x.clamp(0, 255)), clip.tokenize(sentences)
+
+
+@torch.no_grad()
+def probe(image, text, compact, images, facts, names):
+    """mAP of object names on pictures, in percent, by the global and by the strongest local feature."""
+    rows = clip.tokenize([f"a photo of a {n}." for n in names])
+    classes = F.normalize(text(text.token_embedding(compact(rows)), rows.argmax(1)), dim=-1)
+    small = F.interpolate(images.permute(0, 3, 1, 2).float(), IMAGE_SIZE, mode="bilinear", antialias=True)
+    features = [image(normalise(x)) for x in small.split(200)]
+    by_global = torch.cat([f.global_features @ classes.T for f in features])
+    by_local = torch.cat([(f.local_features @ classes.T).amax(1) for f in features])
+    labels = torch.tensor([[1 if n in f[2] else -1 for n in names] for f in facts])
+    return [100 * average_precision(s, labels).mean().item() for s in (by_global, by_local)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--drawings", type=Path, default=DATA / "drawings.yaml")
+    parser.add_argument("--output", type=Path, default=DATA / "clip.safetensors")
+    parser.add_argument("--cache", type=Path, default=Path("outputs/mini_clip"), help="pictures and progress")
+    parser.add_argument("--steps", type=int, default=3600, help=f"batches of {BATCH}")
+    parser.add_argument("--pool", type=int, default=60000, help="pictures to draw")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.cache.mkdir(parents=True, exist_ok=True)
+
+    torch.manual_seed(args.seed)
+    captions, names = Captions(args.drawings), list(World.load(args.drawings).objects)
+    images, facts = draw_pool(args.drawings, args.pool, args.seed, "flat", args.cache)
+    held_out, held_out_facts = draw_pool(args.drawings, 400, args.seed + 1, "crayon", args.cache)
+    rows = captions.vocabulary()
+    table = torch.full((clip.tokenizer().vocab_size,), len(rows))  # token -> compact row; the last row is "any other word"
+    table[rows] = torch.arange(len(rows))
+
+    image = initialise(ImageEncoder(IMAGE_SIZE, PATCH, **VISION, embed_dim=EMBED_DIM))
+    text = initialise(TextEncoder(**TEXT, embed_dim=EMBED_DIM, context=CONTEXT, vocabulary=len(rows) + 1))
+    scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
+    parameters = [*image.parameters(), *text.parameters(), scale]
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": 0.05},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    print(f"{sum(p.numel() for p in parameters) / 1e6:.2f} M parameters, {len(rows)} tokens", flush=True)
+
+    progress, first = args.cache / f"progress_{args.seed}_{args.steps}_{args.pool}.pt", 0
+    if progress.exists():
+        saved = torch.load(progress, weights_only=True)
+        image.load_state_dict(saved["image"])
+        text.load_state_dict(saved["text"])
+        scale.data = saved["scale"]
+        optimiser.load_state_dict(saved["optimiser"])
+        first = saved["step"]
+        print(f"continue at step {first}", flush=True)
+
+    saved_at, running = time.time(), None
+    for step in tqdm(range(first, args.steps), initial=first, total=args.steps, desc="train", mininterval=5):
+        rng = np.random.default_rng([args.seed, 7, step])
+        x, tokens = batch(rng, images, facts, captions)
+        end = tokens.argmax(1)
+        short = table[tokens[:, : int(end.max()) + 1]]
+        # now and then a word is replaced by "any other word": so that row learns to stand for words never seen
+        forget = torch.tensor(rng.uniform(size=short.shape)) < FORGET
+        forget[:, 0] = False
+        forget[torch.arange(BATCH), end] = False
+        short[forget] = len(rows)
+        rate = args.learning_rate * min((step + 1) / 150, 0.5 * (1 + np.cos(np.pi * step / args.steps)))
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        # the fused attention's backward pass takes half the step on a CPU; the plain one is far quicker at 65 tokens
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            g = image(x).global_features
+            z = F.normalize(text(text.token_embedding(short), end), dim=-1)
+        logits = scale.clamp(max=np.log(100)).exp() * g.float() @ z.float().T
+        target = torch.arange(BATCH)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
+        last = step + 1 == args.steps
+        if (step + 1) % 250 == 0 or last:
+            by_global, by_local = probe(image, text, table.__getitem__, held_out, held_out_facts, names)
+            seen = probe(image, text, table.__getitem__, images[:400], facts[:400], names)
+            tqdm.write(
+                f"step {step + 1}: loss {running:.3f}, scale {scale.exp().item():.1f}, mAP of things in the held-out style "
+                f"{by_global:.1f} (global) {by_local:.1f} (local), in the training style {seen[0]:.1f} {seen[1]:.1f}"
+            )
+        if time.time() - saved_at > 180 or last:
+            state = {"image": image.state_dict(), "text": text.state_dict(), "scale": scale.data}
+            with replace_file(progress) as file:
+                torch.save(state | {"optimiser": optimiser.state_dict(), "step": step + 1}, file)
+            saved_at = time.time()
+
+    state = {f"visual.{k}": v for k, v in image.state_dict().items()} | text.state_dict() | {"logit_scale": scale.data}
+    state = {k: v.half().contiguous() for k, v in state.items()} | {"token_embedding.rows": rows.to(torch.int32)}
+    metadata = {
+        "model": "mini", "activation": "quick_gelu", "vision_heads": str(VISION["heads"]), "text_heads": str(TEXT["heads"]),
+    }  # fmt: skip
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = args.output.with_suffix(".part")
+    save_file(state, temporary, metadata)
+    temporary.replace(args.output)
+    print(f"{args.output}: {args.output.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
