@@ -1,6 +1,7 @@
 """The ordered list of classes, seen first, then unseen: everything indexed by class uses its order."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,7 @@ class ClassList:
     def __post_init__(self):
         if not self.names:
             raise ValueError("the class list is empty")
-        lowered = [name.lower() for name in self.names]
-        if twice := sorted({n for n in lowered if lowered.count(n) > 1}):
+        if twice := [name for name, n in Counter(name.lower() for name in self.names).items() if n > 1]:
             raise ValueError(f"these classes are listed twice: {', '.join(twice)}")
 
     @classmethod

@@ -2,6 +2,8 @@
 
 import hashlib
 import sys
+import warnings
+import zipfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,10 +11,11 @@ from pathlib import Path
 import open_clip
 import torch
 from open_clip.pretrained import _PRETRAINED, download_pretrained, get_pretrained_cfg
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from rcnn.image_encoder import ImageEncoder
 from rcnn.text_encoder import TextEncoder
+from rcnn.transformer import ACTIVATIONS
 
 HEAD_WIDTH = 64  # of every ViT that OpenAI published; other widths come from open_clip's config or the file's metadata
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
@@ -80,7 +83,12 @@ def load(model="ViT-B-16-quickgelu", pretrained="openai", weights=None, trust_to
             "vision": vision["width"] // vision.get("head_width", HEAD_WIDTH),
             "text": config["text_cfg"]["heads"],
         } | heads
-    image, text = build(state, activation, **{f"{k}_heads": v for k, v in heads.items()})
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{path}: expected activation {' or '.join(ACTIVATIONS)}, got {activation!r}")
+    try:
+        image, text = build(state, activation, **{f"{k}_heads": v for k, v in heads.items()})
+    except KeyError as missing:
+        raise ValueError(f"{path}: these weights are not a CLIP ViT, or a part of one: there is no tensor {missing}") from None
     if config:
         _check_sizes(model, config, image, text)
     for tower in (image, text):
@@ -183,27 +191,31 @@ def file_sha256(path):
 def _read(path, sha256, trust_torchscript):
     """(state dict, metadata) of a weights file."""
     if path.suffix == ".safetensors":
-        with safe_open(path, framework="pt") as file:
-            state, metadata = {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        return state, metadata
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a safetensors file, perhaps only half downloaded: {error}") from None
     if _is_torchscript(path):
         if sha256 not in _openai_hashes() and not trust_torchscript:
             raise ValueError(
                 f"{path} is a TorchScript archive, a program that runs on loading, and its SHA-256 {sha256} is none "
                 "that OpenAI published; if you trust its source set clip.trust_torchscript=true"
             )
-        return torch.jit.load(path, map_location="cpu").state_dict(), {}
+        with warnings.catch_warnings():  # torch calls the format old; it is the one OpenAI published
+            warnings.filterwarnings("ignore", message=".*torch.jit")
+            return torch.jit.load(path, map_location="cpu").state_dict(), {}
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not its own
         raise ValueError(f"{path} holds no state dict that loads with weights_only=True: {error}") from None
-    state = state.get("state_dict", state)
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items()):
+        raise ValueError(f"{path} holds no state dict: expected tensors by name")
     return {k.removeprefix("module."): v for k, v in state.items()}, {}
 
 
 def _is_torchscript(path):
-    import zipfile
-
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -218,7 +230,7 @@ def _openai_hashes():
 
 
 def _model_config(model):
-    config = open_clip.get_model_config(model)
+    config = open_clip.get_model_config(model) if ":" not in model else None  # hub addresses are files, not models
     if config is None:
         raise ValueError(f"clip.model: open_clip knows no model {model!r}; see open_clip.list_models()")
     odd = set(config["vision_cfg"]) - VISION_SETTINGS | set(config["text_cfg"]) - TEXT_SETTINGS

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import os
 import typing
 from dataclasses import dataclass, field
@@ -13,6 +14,12 @@ import yaml
 def option(default, text, path=False):
     """A field with its line in --help; `path`: made absolute on reading, so that a run can be used from anywhere."""
     return field(default=default, metadata={"help": text, "path": path})
+
+
+def _at_least(key, least, value):
+    for v in value if isinstance(value, tuple) else (value,):
+        if v < least:
+            raise ValueError(f"{key}: expected at least {least}, got {v}")
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,14 @@ class TrainConfig:
     ablation: bool = option(True, "also learn names without the pair-based loss, the row CNR of Table 3")
     amp: bool = option(False, "bfloat16 text tower on CUDA; float32 otherwise")
 
+    def __post_init__(self):
+        if self.method not in ("names", "closed_form"):
+            raise ValueError(f"train.method: expected names or closed_form, got {self.method!r}")
+        for key in ("tokens", "epochs", "batch_size"):
+            _at_least(f"train.{key}", 1, getattr(self, key))
+        for key in ("pair_weight", "learning_rate", "warmup_rate", "momentum", "weight_decay"):
+            _at_least(f"train.{key}", 0, getattr(self, key))
+
 
 @dataclass(frozen=True)
 class DatasetConfig:
@@ -56,6 +71,11 @@ class DatasetConfig:
     images: str | None = option(None, "folder of the images", path=True)
     annotations: str | None = option(None, "COCO annotation file; null: learn only, evaluate nothing", path=True)
     count: int = option(1000, "mini: pictures to draw")
+
+    def __post_init__(self):
+        if self.kind not in ("coco", "mini"):
+            raise ValueError(f"dataset.kind: expected coco or mini, got {self.kind!r}")
+        _at_least("dataset.count", 1, self.count)
 
 
 @dataclass(frozen=True)
@@ -66,6 +86,10 @@ class EvaluateConfig:
     bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none")
     batch_size: int = option(16, "images at a time")
     workers: int = option(2, "processes that decode images")
+
+    def __post_init__(self):
+        for key, least in (("counts", 1), ("top_k", 1), ("bootstrap", 0), ("batch_size", 1), ("workers", 0)):
+            _at_least(f"evaluate.{key}", least, getattr(self, key))
 
 
 @dataclass(frozen=True)
@@ -158,7 +182,8 @@ def describe(cls=Config, prefix=""):
             lines += describe(inner, f"{prefix}{f.name}.")
         else:
             default = list(f.default) if isinstance(f.default, tuple) else f.default
-            lines.append(f"  {prefix + f.name + '=' + yaml.safe_dump(default).splitlines()[0]:36} {f.metadata['help']}")
+            pair = f"{prefix}{f.name}={yaml.safe_dump(default, default_flow_style=True).splitlines()[0]}"
+            lines.append(f"  {pair:36} {f.metadata['help']}")
     return lines
 
 
@@ -185,12 +210,12 @@ def _coerce(value, kind, key):
         return None
     target = next(t for t in allowed if t is not type(None))
     try:
-        if target is float and not isinstance(value, bool):
+        if target is float and not isinstance(value, bool) and math.isfinite(float(value)):
             return float(value)
-        if target is int and not isinstance(value, bool) and int(value) == float(value):
+        if target is int and isinstance(value, float) and value.is_integer():
             return int(value)
     except (TypeError, ValueError):
         pass
-    if target in (bool, str) and isinstance(value, target):
+    if isinstance(value, target) and not (target is int and isinstance(value, bool)):
         return value
     raise ValueError(f"{key}: expected {target.__name__}, got {value!r}")

@@ -23,8 +23,7 @@ class Corpus:
     @property
     def fingerprint(self):
         """SHA-256 of all sentences and their classes."""
-        text = "\n".join(f"{c}\t{s}" for c, s in zip(self.targets.tolist(), self.sentences, strict=True))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.targets.tolist(), self.sentences]).encode()).hexdigest()
 
     def __add__(self, other):
         return Corpus(self.sentences + other.sentences, torch.cat([self.targets, other.targets]), self.classes)
@@ -51,10 +50,14 @@ def load(path, classes):
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     sentences, targets = [], []
+    if not isinstance(raw, dict):
+        raise ValueError(f'{path}: expected {{"0": {{"node_name": …, "candidate_sentences": […]}}, …}}')
     for i, name in enumerate(classes.names):
         entry = raw.get(str(i))
         if entry is None:
             raise ValueError(f'{path}: class {i} "{name}" is missing; expected {len(classes)} classes, found {len(raw)}')
+        if not _is_entry(entry):
+            raise ValueError(f'{path}: class {i} "{name}": expected "node_name" and a list of "candidate_sentences"')
         found = entry["node_name"].replace("_", " ")
         if found.lower() != name.lower():
             raise ValueError(
@@ -67,6 +70,13 @@ def load(path, classes):
     if len(raw) > len(classes):
         raise ValueError(f"{path}: expected {len(classes)} classes, found {len(raw)}")
     return Corpus(sentences, torch.tensor(targets), len(classes))
+
+
+def _is_entry(entry):
+    if not isinstance(entry, dict) or not isinstance(entry.get("node_name"), str):
+        return False
+    sentences = entry.get("candidate_sentences")
+    return isinstance(sentences, list) and all(isinstance(s, str) and s.strip() for s in sentences)
 
 
 def templates(classes):
@@ -94,7 +104,7 @@ def features(model, sentences, cache=None):
     """
     distinct = {s: i for i, s in enumerate(dict.fromkeys(sentences))}
     tokens = clip.tokenize(list(distinct), len(model.text.positional_embedding))
-    key = hashlib.sha256((model.sha256 + "\n".join(distinct)).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps([model.sha256, *distinct]).encode()).hexdigest()[:32]
     path = Path(cache) / f"text_{key}.safetensors" if cache else None
     if path and path.exists():
         encoded = load_file(path)["features"]

@@ -70,8 +70,8 @@ def measure(scores, labels, first, top_k, weights):
     """Metrics of one row on one task, with 95 % intervals.
 
     Args:
-        scores: {variant: (B, C)}.
-        labels: (B, C).
+        scores: (B, C).
+        labels: (B, C) in {1, -1, 0}.
         first: first column that the task scores.
         top_k: k of precision, recall, F1.
         weights: (R, B') bootstrap weights of the images with a positive among those columns, or None.
@@ -141,21 +141,17 @@ def diagnose(scores, labels, classes):
     return out
 
 
-def evaluate(settings, model=None):
-    """Evaluate the run in settings.output (Config) and write its result.json; return the result."""
+def evaluate(settings, model, images):
+    """Evaluate the run in settings.output (Config) on an ImageSet and write its result.json; return the result."""
     began = time.perf_counter()
     rows, facts = checkpoint.read_run(settings.output)
     classes = ClassList(tuple(facts["class_names"]), facts["seen"])
     listed = ClassList.read(settings.classes.seen, settings.classes.unseen)
     if listed != classes:
         raise ValueError(f"{settings.output} was learned with other class lists; learn again with another output=")
-    if model is None:
-        model = command.load_clip(settings, facts)
-    images = read_dataset(settings.dataset, classes)
-    ready = time.perf_counter()
     e = settings.evaluate
     scores = score_images(model, images.paths, rows, e.counts, e.batch_size, e.workers)
-    scored = time.perf_counter()
+    scored = time.perf_counter() - began
     tasks = {
         task: {
             "images": int((images.labels[:, first:] == 1).any(1).sum()),
@@ -176,7 +172,7 @@ def evaluate(settings, model=None):
         "versions": versions(),
         "git_commit": git_commit(),
         "config": config.to_dict(settings),
-        "seconds": {"prepare": ready - began, "score": scored - ready, "metrics": time.perf_counter() - scored},
+        "seconds": {"score": scored, "metrics": time.perf_counter() - began - scored},
     }
     path = Path(settings.output) / "result.json"
     write_json(path, result)
@@ -191,8 +187,6 @@ def read_dataset(dataset, classes):
         raise ValueError("dataset.images and dataset.annotations: expected a folder and a COCO annotation file, got null")
     if dataset.kind == "mini":
         mini.prepare(dataset.images, dataset.annotations, dataset.count)
-    elif dataset.kind != "coco":
-        raise ValueError(f"dataset.kind: expected coco or mini, got {dataset.kind!r}")
     return coco.read(dataset.annotations, dataset.images, classes)
 
 
@@ -218,9 +212,10 @@ def main(argv=None):
     parser.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run of rcnn.train")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset.*, evaluate.* or device to set")
     args = parser.parse_args(argv)
-    checkpoint.read_run(args.run)
-    settings = config.load(Path(args.run) / "config.yaml", args.overrides)
-    evaluate(dataclasses.replace(settings, output=args.run))
+    facts = checkpoint.read_run(args.run)[1]
+    settings = dataclasses.replace(config.load(Path(args.run) / "config.yaml", args.overrides), output=args.run)
+    images = read_dataset(settings.dataset, ClassList.read(settings.classes.seen, settings.classes.unseen))
+    evaluate(settings, command.load_clip(settings, facts), images)
 
 
 if __name__ == "__main__":

@@ -27,4 +27,4 @@ def replace_file(path):
 def write_json(path, value):
     """Write `value` as indented JSON; key order is kept."""
     with replace_file(path) as file:
-        file.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+        file.write((json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())

@@ -43,11 +43,19 @@ class ImageEncoder(nn.Module):
         The class token passes the unchanged last block. The patches pass ClearCLIP's: attention of queries to queries,
         no residual, no feed-forward (eq. 2).
         """
-        *body, last = self.transformer["resblocks"]
+        return self.last_block(self.trunk(images))
+
+    def trunk(self, images):
+        """All blocks but the last: class token and patches, (B, 1 + N, width)."""
         x = self.embed(images)
-        for block in body:
+        for block in self.transformer["resblocks"][:-1]:
             x = x + block.attn.mix(*block.attn.project(block.ln_1(x), 0, 3))
             x = block.feed_forward(x)
+        return x
+
+    def last_block(self, x):
+        """What the trunk returned -> ImageFeatures."""
+        last = self.transformer["resblocks"][-1]
         query, key, value = last.attn.project(last.ln_1(x), 0, 3)
         class_token = last.feed_forward(x[:, :1] + last.attn.mix(query[:, :, :1], key, value))
         patches = last.attn.mix(query[:, :, 1:], query, value)

@@ -23,7 +23,7 @@ def views(image, size, counts=()):
     Returns:
         (V, S, S, 3) uint8 tensor.
     """
-    image = image.convert("RGB")
+    image = to_rgb(image)
     out = [image.resize((size, size), Image.Resampling.BILINEAR)]
     if counts:
         square = image.resize((size, size), Image.Resampling.BICUBIC)
@@ -35,6 +35,15 @@ def views(image, size, counts=()):
                 snippet = square.crop((left, top, left + side, top + side))
                 out.append(snippet.resize((size, size), Image.Resampling.BILINEAR))
     return torch.from_numpy(np.stack([np.asarray(view) for view in out]))
+
+
+def to_rgb(image):
+    """The image as RGB: transparency is dropped, 16-bit greys keep their upper 8 bits, EXIF rotation is ignored."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
 def normalise(pixels, mean, std):
@@ -83,13 +92,15 @@ def score(features, class_embeddings, counts, temperature=TEMPERATURE):
     Args:
         features: ImageFeatures of the views of B images: (B, V, D) and (B, V, N, D).
         class_embeddings: (C, D) unit vectors.
-        counts: snippets on a side; () uses the full image alone, whatever views there are.
+        counts: snippets on a side, those of the views; or () to use the full image alone, whatever views there are.
         temperature: τ_s.
 
     Returns:
         (global, local), each (B, C); the score of the method is their mean.
     """
-    used = 1 + sum(n * n for n in counts)
+    used, views = 1 + sum(n * n for n in counts), features.local_features.shape[1]
+    if counts and used != views:
+        raise ValueError(f"counts {tuple(counts)} make {used} views, got {views}")
     global_features, local_features = (f[:, :used] for f in features)
     grid = round(local_features.shape[2] ** 0.5)
     by_view = global_features @ class_embeddings.T

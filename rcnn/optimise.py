@@ -56,6 +56,8 @@ def batches(count, batch_size, seed, epoch):
 def learn(learner, optimiser, text_features, targets, weight, rates, batch_size, seed, first=0, amp=False):
     """Learn class names, epoch after epoch; the order of sentences depends on seed and epoch alone.
 
+    At least one batch of sentences is needed.
+
     Args:
         learner: PromptLearner, changed in place.
         optimiser: from `new_optimiser`.
@@ -69,12 +71,7 @@ def learn(learner, optimiser, text_features, targets, weight, rates, batch_size,
 
     Yields:
         (epoch, mean loss of its steps) after each epoch.
-
-    Raises:
-        ValueError: fewer sentences than one batch.
     """
-    if len(targets) < batch_size:
-        raise ValueError(f"{len(targets)} sentences do not fill one batch of {batch_size}; set train.batch_size lower")
     device = learner.class_vectors.device
     text_features, targets = text_features.to(device), targets.to(device)
     for epoch in range(first, len(rates)):

@@ -87,19 +87,21 @@ class TextEncoder(nn.Module):
         return Prefix(keys_values, len(tokens))
 
     @torch.no_grad()
-    def encode(self, tokens, budget=8192, progress=lambda rows: rows):
+    def encode(self, tokens, budget=None, progress=lambda rows: rows):
         """Normalised features of token rows.
 
         Rows are sorted by length and grouped so that a group holds about `budget` tokens: hardly any padding is computed.
 
         Args:
             tokens: (M, context) integer rows, zero after the end-of-text token, which is each row's largest token.
-            budget: tokens a group.
+            budget: tokens a group; by default as many as keep a CPU's cache, or a GPU's cores, filled.
             progress: wrapper of the iterator over groups, such as tqdm.
 
         Returns:
             (M, D) float32 unit vectors.
         """
+        device = self.positional_embedding.device
+        budget = budget or (1024 if device.type == "cpu" else 16384)
         end = tokens.argmax(dim=1)  # the end-of-text token has the largest number
         order = end.argsort(stable=True)
         groups, first = [], 0
@@ -111,7 +113,6 @@ class TextEncoder(nn.Module):
             groups.append(order[first:last])
             first = last
         out = torch.empty(len(tokens), self.text_projection.shape[1])
-        device = self.positional_embedding.device
         for rows in progress(groups):
             cut = tokens[rows, : int(end[rows].max()) + 1].to(device)
             out[rows] = F.normalize(self(self.token_embedding(cut), end[rows].to(device)), dim=-1).float().cpu()

@@ -7,7 +7,6 @@ evaluated on it. Interrupted, the same command continues where it was and ends w
 
 import dataclasses
 import json
-import time
 from pathlib import Path
 
 import torch
@@ -55,7 +54,7 @@ def learn_names(folder, model, t, targets, classes, weight, settings, seed, iden
     epochs = optimise.learn(
         learner, optimiser, t, targets, weight, rates, settings.batch_size, seed, len(trace), amp,
     )  # fmt: skip
-    bar = tqdm(total=settings.epochs, initial=len(trace), desc=f"learn {folder.name}", unit="epoch")
+    bar = tqdm(total=settings.epochs, initial=len(trace), desc=f"learn {folder.name}", unit="epoch", delay=0.5)
     for epoch, loss in epochs:
         trace.append(loss)
         with torch.no_grad():
@@ -75,73 +74,81 @@ def learn_names(folder, model, t, targets, classes, weight, settings, seed, iden
 def learn_rows(settings, model, classes):
     """Class embeddings of every row of the comparison.
 
+    Args:
+        settings: Config.
+        model: Clip.
+        classes: ClassList.
+
     Returns:
         (rows, record): name -> (C, D), and how far learned names are from the optimum.
     """
-    descriptions = corpus.load(settings.corpus.path, classes)
-    filled, prompts = corpus.templates(classes), corpus.prompts(classes)
-    cache, count = settings.cache, len(classes)
-    t, f = (corpus.features(model, c.sentences, cache) for c in (descriptions, filled))
-    all_t, all_targets = torch.cat([t, f]), torch.cat([descriptions.targets, filled.targets])
-    baseline = corpus.features(model, prompts.sentences)
+    train, count = settings.train, len(classes)
+    descriptions, filled = corpus.load(settings.corpus.path, classes), corpus.templates(classes)
+    both = descriptions + filled
+    baseline, t, f = (
+        corpus.features(model, c.sentences, settings.cache) for c in (corpus.prompts(classes), descriptions, filled)
+    )
+    tf = torch.cat([t, f])
     rows = {
         "baseline": baseline,
         "centred": class_embeddings.centred(baseline, settings.evaluate.centring),
         "templates": class_embeddings.mean(f, filled.targets, count),
         "mean": class_embeddings.mean(t, descriptions.targets, count),
-        "mean_with_templates": class_embeddings.mean(all_t, all_targets, count),
+        "mean_with_templates": class_embeddings.mean(tf, both.targets, count),
         "principal": class_embeddings.principal_direction(t, descriptions.targets, count),
     }
-    used, train = descriptions, settings.train
-    if settings.corpus.templates:
-        used, t, targets = descriptions + filled, all_t, all_targets
-    else:
-        targets = descriptions.targets
-    pull = losses.class_pull(t, targets, count, train.batch_size)
-    record = {"sentences": len(used.sentences), "corpus_fingerprint": used.fingerprint, "learned": {}}
-    identity = {"weights": model.sha256, "corpus": used.fingerprint, "classes": classes.fingerprint}
+    samples, features = (both, tf) if settings.corpus.templates else (descriptions, t)
+    if len(features) < train.batch_size:
+        raise ValueError(f"{len(features)} sentences do not fill one batch of {train.batch_size}; set train.batch_size lower")
+    pull = losses.class_pull(features, samples.targets, count, train.batch_size)
+    identity = {"weights": model.sha256, "corpus": samples.fingerprint, "classes": classes.fingerprint}
     identity |= {k: v for k, v in dataclasses.asdict(train).items() if k not in ("method", "ablation", "pair_weight")}
-    wanted = {}
-    if train.method == "names":
-        wanted = ({"cnr": 0.0} if train.ablation else {}) | {"cnr_pbl": train.pair_weight}
-    for name, weight in wanted.items():
-        began = time.perf_counter()
-        z, learned = learn_names(Path(settings.output) / name, model, t, targets, count, weight, train, settings.seed, identity)
-        rows[name] = z
-        bound = closed_form.minimise(pull, weight)
-        best = losses.expected_loss(bound.class_embeddings, pull, weight, train.batch_size).item()
-        reached = losses.expected_loss(z, pull, weight, train.batch_size).item()
-        record["learned"][name] = learned | {
-            "expected_loss": reached,
-            "optimum": best,
-            "optimum_certified_to": bound.gap,
-            "optimality_gap": reached - best,
-            "mean_cosine_to_optimum": (z * bound.class_embeddings).sum(1).mean().item(),
-            "seconds": time.perf_counter() - began,
-        }
-        print(
-            f"{name}: expected loss of a step {reached:.3f}; no class embeddings can reach less than {best - bound.gap:.3f}: "
-            f"optimality gap {100 * (reached - best) / best:.2f} %"
+    learned = {}
+    for name, weight in weights_to_learn(train).items():
+        folder = Path(settings.output) / name
+        rows[name], learned[name] = learn_names(
+            folder, model, features, samples.targets, count, weight, train, settings.seed, identity
         )
-    began = time.perf_counter()
+        learned[name] |= optimality(name, rows[name], pull, weight, train.batch_size)
     optimum = closed_form.minimise(pull, train.pair_weight)
     rows["closed_form"] = optimum.class_embeddings
-    record["closed_form"] = {
-        "pair_weight": train.pair_weight, "certified_to": optimum.gap, "newton_steps": optimum.iterations,
-        "seconds": time.perf_counter() - began,
-    }  # fmt: skip
-    return rows, record
+    return rows, {
+        "sentences": len(samples.sentences),
+        "corpus_fingerprint": samples.fingerprint,
+        "learned": learned,
+        "closed_form": {"pair_weight": train.pair_weight, "certified_to": optimum.gap, "newton_steps": optimum.iterations},
+    }
 
 
-def train(settings):
-    """Learn the run that `settings` (Config) describes and write its class embeddings."""
-    if settings.train.method not in METHODS:
-        raise ValueError(f"train.method: expected one of {', '.join(METHODS)}, got {settings.train.method!r}")
+def weights_to_learn(settings):
+    """Row -> λ of the class names that a TrainConfig asks for."""
+    if settings.method != "names":
+        return {}
+    return ({"cnr": 0.0} if settings.ablation else {}) | {"cnr_pbl": settings.pair_weight}
+
+
+def optimality(name, z, pull, weight, batch_size):
+    """How far learned names are above the least expected loss that any class embeddings can have; printed and returned."""
+    optimum = closed_form.minimise(pull, weight)
+    best = losses.expected_loss(optimum.class_embeddings, pull, weight, batch_size).item()
+    reached = losses.expected_loss(z, pull, weight, batch_size).item()
+    print(
+        f"{name}: expected loss of a step {reached:.3f}; no class embeddings can reach less than {best - optimum.gap:.3f}: "
+        f"optimality gap {100 * (reached - best) / best:.2f} %"
+    )
+    return {
+        "expected_loss": reached,
+        "optimum": best,
+        "optimum_certified_to": optimum.gap,
+        "optimality_gap": reached - best,
+        "mean_cosine_to_optimum": (z * optimum.class_embeddings).sum(1).mean().item(),
+    }
+
+
+def train(settings, classes):
+    """Learn the run that `settings` (Config) describes, write its class embeddings, and return the Clip it used."""
     if not settings.corpus.path:
         raise ValueError("corpus.path: expected the class descriptions, got null")
-    if settings.train.epochs < 1 or settings.train.batch_size < 1 or settings.train.tokens < 1:
-        raise ValueError("train.epochs, train.batch_size and train.tokens: expected at least 1")
-    classes = ClassList.read(settings.classes.seen, settings.classes.unseen)
     model = command.load_clip(settings)
     rows, record = learn_rows(settings, model, classes)
     output = Path(settings.output)
@@ -168,18 +175,17 @@ def main(argv=None):
     args = parser.parse_args(argv)
     overrides = args.overrides
     if args.resume:
-        if (
-            not (Path(args.resume) / "cnr_pbl" / "state.safetensors").exists()
-            and not (Path(args.resume) / "cnr" / "state.safetensors").exists()
-        ):
+        if not list(Path(args.resume).glob("*/state.safetensors")):
             raise FileNotFoundError(f"--resume: there is no run in {args.resume} to continue")
         overrides = [*overrides, f"output={json.dumps(args.resume)}"]
     settings = config.load(args.config, overrides)
-    model = train(settings)
-    if settings.dataset.annotations:
-        evaluate.evaluate(settings, model)
-    else:
+    classes = ClassList.read(settings.classes.seen, settings.classes.unseen)
+    if not settings.dataset.annotations:
+        train(settings, classes)
         print("dataset.annotations is null: nothing to evaluate on")
+        return
+    images = evaluate.read_dataset(settings.dataset, classes)  # before the long work: what is missing should show now
+    evaluate.evaluate(settings, train(settings, classes), images)
 
 
 if __name__ == "__main__":

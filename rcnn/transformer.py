@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 
 def quick_gelu(x):
-    """x · sigmoid(1.702 x), the activation of OpenAI's CLIP weights."""
-    return x * torch.sigmoid(1.702 * x)
+    """x · sigmoid(1.702 x), the activation of OpenAI's CLIP weights; written with SiLU, whose gradient is one kernel."""
+    return F.silu(1.702 * x) / 1.702
 
 
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}

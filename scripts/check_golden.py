@@ -17,13 +17,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "golden")]
+
+import recipe
+
 from rcnn import clip, losses, metrics, mssa
 from rcnn.image_encoder import ImageFeatures
 from rcnn.optimise import learning_rates, new_optimiser, step
 from rcnn.prompt_learner import PromptLearner
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "golden"))
-import recipe
 
 TOLERANCE = 1e-5
 
@@ -106,7 +108,7 @@ def check(path):
         ours = np.asarray(ours.detach() if torch.is_tensor(ours) else ours, dtype=np.float64)
         if ours.shape != expected.shape:
             raise SystemExit(f"{path}: {name}: expected shape {expected.shape}, got {ours.shape}")
-        error = float(np.abs(ours - expected).max() / max(np.abs(expected).max(), 1e-12))
+        error = float(np.nan_to_num(np.abs(ours - expected), nan=np.inf).max() / max(np.abs(expected).max(), 1e-12))
         worst, seen = max(worst, (error, name)), seen | {name}
         print(f"  {name:24} {error:.1e}{'  TOO FAR' if error > TOLERANCE else ''}")
     if missed := sorted(set(golden.files) - seen):

@@ -5,13 +5,17 @@ The facts were written by hand for this project, class by class; the sentences f
 """
 
 import json
+import sys
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
 from rcnn.classes import ClassList
 from rcnn.description_generator.compose import sentences
 from rcnn.files import write_json
 
-DATA = Path(__file__).resolve().parents[1] / "data" / "mini"
+DATA = ROOT / "data" / "mini"
 
 
 def corpus():

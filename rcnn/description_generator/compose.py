@@ -17,14 +17,18 @@ def sentences(name, narrower, broader, attributes, scenes):
         list of strings. Duplicates are found without regard to case; the first spelling stays.
     """
     narrower, broader, attributes, scenes = (
-        [text.strip().rstrip(".") for text in family] for family in (narrower, broader, attributes, scenes)
+        [clean for text in family if (clean := " ".join(text.split()).strip(" ."))]
+        for family in (narrower, broader, attributes, scenes)
     )
     out = [f"a {s}, which is a {name}." for s in narrower]
     out += [f"a {name}, which is a {p}." for p in broader]
     out += [f"a {s}, which is a {name}, which is a {p}." for p in broader for s in narrower]
     out += [f"a {name}, which {attribute_clause(a)}." for a in attributes]
     out += [f"a {name}, which appears together with the {e}" for e in scenes]
-    return list({sentence.lower(): sentence for sentence in reversed(out)}.values())[::-1]
+    first = {}
+    for sentence in out:
+        first.setdefault(sentence.lower(), sentence)
+    return list(first.values())
 
 
 def attribute_clause(attribute):

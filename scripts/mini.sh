@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Everything for the mini benchmark: environment, drawings, learning, evaluation, table.
+#   bash scripts/mini.sh [key=value …]        # extra pairs go to rcnn.train
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+python -m rcnn.train --config configs/mini.yaml "$@"

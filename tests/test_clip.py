@@ -1,0 +1,308 @@
+"""Loading CLIP: every kind of file, and what is refused with which words. Nothing here reaches the network."""
+
+import hashlib
+import io
+import os
+import pickle
+
+import open_clip
+import pytest
+import torch
+from torch import nn
+
+from rcnn import clip
+
+SENTENCES = ["a dog, which is a animal.", "a photo of many tree.", "Traffic lights; 2 of them (red)!"]
+
+
+@pytest.fixture(autouse=True)
+def no_download(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(clip, "download_pretrained", refuse)
+
+
+@pytest.fixture(scope="module")
+def expected(towers):
+    return towers[1].encode(clip.tokenize(SENTENCES))
+
+
+def close(ours, expected):
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
+
+
+def tiny_config(**changes):
+    """What open_clip would say of a model of the tiny weights' size."""
+    config = {
+        "embed_dim": 64,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 224, "layers": 3, "width": 128, "patch_size": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 3},
+    }
+    return config | changes
+
+
+def torchscript(path, state):
+    """An archive such as OpenAI's: nested modules that hold the tensors under their dotted names."""
+    root = nn.Module()
+    for name, tensor in state.items():
+        *parents, last = name.split(".")
+        place = root
+        for parent in parents:
+            if parent not in place._modules:
+                place.add_module(parent, nn.Module())
+            place = place._modules[parent]
+        place.register_parameter(last, nn.Parameter(tensor, requires_grad=False))
+    torch.jit.save(torch.jit.script(root), path)
+
+
+# kinds of files
+
+
+def test_safetensors_load_frozen_in_float32_and_evaluation_mode(write_weights, expected):
+    model = clip.load(None, None, write_weights())
+    close(model.text.encode(clip.tokenize(SENTENCES)), expected)
+    for tower in (model.text, model.image):
+        assert not tower.training
+        assert all(p.dtype == torch.float32 and not p.requires_grad for p in tower.parameters())
+    assert model.embed_dim == 64
+    assert (model.image.image_size, model.image.grid) == (224, 14)
+
+
+def test_metadata_of_safetensors_sets_heads_activation_and_colours(state, write_weights):
+    path = write_weights(
+        vision_heads="4", text_heads="8", activation="gelu", model="made-up", mean="0.1 0.2 0.3", std="0.4 0.5 0.6"
+    )
+    model = clip.load(None, None, path)
+    image, text = clip.build(state, "gelu", vision_heads=4, text_heads=8)
+    tokens, pixels = clip.tokenize(SENTENCES), torch.zeros(1, 3, 224, 224)
+    close(model.text.encode(tokens), text.encode(tokens))
+    close(model.image(pixels).local_features, image(pixels).local_features.detach())
+    assert (model.text.encode(tokens) - clip.build(state)[1].encode(tokens)).abs().max() > 0.01  # so they do matter
+    assert (model.model, model.mean, model.std) == ("made-up", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def test_a_file_without_metadata_has_clips_own_colours_and_is_named_after_the_file(write_weights):
+    model = clip.load(None, None, write_weights(name="some_clip.safetensors"))
+    assert (model.model, model.mean, model.std) == ("some_clip", clip.MEAN, clip.STD)
+
+
+def test_the_sha256_of_the_file_is_kept(write_weights):
+    path = write_weights()
+    assert clip.load(None, None, path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_state_dict_of_torch_loads(state, tmp_path, expected):
+    torch.save(state, tmp_path / "clip.pt")
+    close(clip.load(None, None, tmp_path / "clip.pt").text.encode(clip.tokenize(SENTENCES)), expected)
+
+
+def test_a_training_checkpoint_with_module_prefixes_loads(state, tmp_path, expected):
+    wrapped = {"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}
+    torch.save(wrapped, tmp_path / "epoch_3.pt")
+    close(clip.load(None, None, tmp_path / "epoch_3.pt").text.encode(clip.tokenize(SENTENCES)), expected)
+
+
+def test_half_precision_weights_become_float32(state):
+    image, text = clip.build({name: tensor.half() for name, tensor in state.items()})
+    assert {p.dtype for tower in (image, text) for p in tower.parameters()} == {torch.float32}
+    assert text.text_projection[0, 0] == state["text_projection"][0, 0].half().float()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")  # deprecated, but what OpenAI's files are
+def test_a_torchscript_archive_that_openai_did_not_publish_is_refused_unless_trusted(state, tmp_path, expected):
+    path = tmp_path / "clip.pt"
+    torchscript(path, state)
+    with pytest.raises(ValueError, match=r"TorchScript.*a program.*clip\.trust_torchscript=true"):
+        clip.load(None, None, path)
+    model = clip.load(None, None, path, trust_torchscript=True)
+    close(model.text.encode(clip.tokenize(SENTENCES)), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")  # deprecated, but what OpenAI's files are
+def test_a_torchscript_archive_with_a_published_sha256_needs_no_trust(state, tmp_path, expected, monkeypatch):
+    path = tmp_path / "clip.pt"
+    torchscript(path, state)
+    monkeypatch.setattr(clip, "_openai_hashes", lambda: {clip.file_sha256(path)})
+    close(clip.load(None, None, path).text.encode(clip.tokenize(SENTENCES)), expected)
+
+
+def test_the_published_sha256_of_vit_b_16_is_known():
+    assert "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f" in clip._openai_hashes()
+    assert all(len(digest) == 64 and int(digest, 16) for digest in clip._openai_hashes())
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
+    trace = tmp_path / "it_ran"
+
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(trace),)
+
+    buffer = io.BytesIO()
+    torch.save({"state_dict": Payload()}, buffer)
+    for name, data in (("zip.pt", buffer.getvalue()), ("bare.pt", pickle.dumps(Payload()))):
+        path = tmp_path / name
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="weights_only=True"):
+            clip.load(None, None, path, trust_torchscript=True)
+    assert not trace.exists()
+
+
+def test_a_file_of_anything_else_is_refused_by_name(tmp_path):
+    path = tmp_path / "notes.pt"
+    path.write_text("these are notes")
+    with pytest.raises(ValueError, match=r"notes\.pt holds no state dict"):
+        clip.load(None, None, path)
+
+
+def test_weights_that_are_no_vit_are_refused(write_weights):
+    path = write_weights({"visual.attnpool.positional_embedding": torch.zeros(50, 8)})
+    with pytest.raises(ValueError, match=r"not a CLIP ViT.*visual\.class_embedding"):
+        clip.load(None, None, path)
+
+
+def test_weights_with_a_tensor_too_many_are_refused_by_its_name(state, write_weights):
+    path = write_weights(state | {"visual.transformer.resblocks.0.ls_1.gamma": torch.ones(128)})
+    with pytest.raises(ValueError, match=r"not a CLIP that this code computes(.|\n)*ls_1\.gamma"):
+        clip.load(None, None, path)
+
+
+def test_weights_with_a_missing_tensor_are_refused_by_its_name(state, write_weights):
+    path = write_weights({name: tensor for name, tensor in state.items() if name != "ln_final.bias"})
+    with pytest.raises(ValueError, match=r"not a CLIP that this code computes(.|\n)*ln_final\.bias"):
+        clip.load(None, None, path)
+
+
+# named models
+
+
+def test_a_named_model_takes_heads_and_activation_from_open_clips_configuration(state, write_weights, monkeypatch):
+    config = tiny_config(quick_gelu=False)
+    config["vision_cfg"]["head_width"], config["text_cfg"]["heads"] = 32, 8
+    monkeypatch.setattr(open_clip, "get_model_config", lambda name: config)
+    model = clip.load("tiny", None, write_weights())
+    image, text = clip.build(state, "gelu", vision_heads=4, text_heads=8)
+    tokens, pixels = clip.tokenize(SENTENCES), torch.ones(1, 3, 224, 224)
+    close(model.text.encode(tokens), text.encode(tokens))
+    close(model.image(pixels).global_features, image(pixels).global_features.detach())
+    assert model.model == "tiny"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"embed_dim": 512},
+        {"vision_cfg": {"image_size": 256, "layers": 3, "width": 128, "patch_size": 16}},
+        {"vision_cfg": {"image_size": 224, "layers": 4, "width": 128, "patch_size": 16}},
+        {"text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 2, "layers": 3}},
+    ],
+)
+def test_weights_of_other_sizes_than_the_named_model_are_refused(write_weights, monkeypatch, changes):
+    monkeypatch.setattr(open_clip, "get_model_config", lambda name: tiny_config(**changes))
+    with pytest.raises(ValueError, match=r"the weights are not a tiny: .*set clip\.model"):
+        clip.load("tiny", None, write_weights())
+
+
+def test_weights_of_another_model_than_vit_b_16_are_refused_with_both_sizes(write_weights):
+    with pytest.raises(ValueError, match=r"not a ViT-B-16-quickgelu: .*\(224, 768, 12, 16, .*got \(224, 128, 3, 16, "):
+        clip.load("ViT-B-16-quickgelu", "openai", write_weights())
+
+
+def test_openai_weights_with_the_name_of_a_gelu_model_are_refused(write_weights):
+    with pytest.raises(ValueError, match=r"QuickGELU.*use clip\.model=ViT-B-16-quickgelu"):
+        clip.load("ViT-B-16", "openai", write_weights())
+
+
+def test_a_file_that_openai_published_is_refused_with_the_name_of_a_gelu_model(write_weights, monkeypatch):
+    path = write_weights()
+    monkeypatch.setattr(clip, "_openai_hashes", lambda: {clip.file_sha256(path)})
+    with pytest.raises(ValueError, match=r"use clip\.model=ViT-B-16-quickgelu"):
+        clip.load("ViT-B-16", None, path)
+
+
+@pytest.mark.parametrize("name", ["RN50", "RN50x4-quickgelu"])
+def test_a_resnet_is_refused(write_weights, name):
+    with pytest.raises(ValueError, match=f"{name} is not a plain CLIP ViT.*ResNet"):
+        clip.load(name, "openai", write_weights())
+
+
+@pytest.mark.parametrize("name", ["coca_ViT-B-32", "ViT-B-16-SigLIP", "convnext_base", "EVA02-B-16", "roberta-ViT-B-32"])
+def test_a_model_with_other_parts_than_clips_vit_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is not a plain CLIP ViT"):
+        clip.load(name, "openai")
+
+
+def test_an_unknown_model_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"clip\.model: .*'ViT-Q-16'"):
+        clip.load("ViT-Q-16", "openai")
+
+
+def test_an_unknown_tag_is_refused_with_the_tags_there_are():
+    with pytest.raises(ValueError, match=r"clip\.pretrained: .*'my_tag'.*there are: .*openai"):
+        clip.load("ViT-B-16-quickgelu", "my_tag")
+
+
+def test_neither_model_nor_file_is_refused():
+    with pytest.raises(ValueError, match=r"clip\.weights=FILE or clip\.model=NAME"):
+        clip.load(None, None)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"clip\.weights: there is no file .*gone\.pt"):
+        clip.load(None, None, tmp_path / "gone.pt")
+
+
+def test_without_network_the_message_says_what_to_fetch_and_where_to_put_it():
+    with pytest.raises(FileNotFoundError) as caught:
+        clip.load("ViT-B-16-quickgelu", "openai")
+    said = str(caught.value)
+    assert "https://openaipublic.azureedge.net/clip/models/" in said
+    assert "clip.weights=/path/to/ViT-B-16.pt" in said
+    assert "no route to host" in said
+
+
+def test_a_downloaded_file_is_loaded(write_weights, monkeypatch, expected):
+    path, asked = write_weights(), []
+    monkeypatch.setattr(clip, "download_pretrained", lambda source, **_: asked.append(source["url"]) or str(path))
+    monkeypatch.setattr(open_clip, "get_model_config", lambda name: tiny_config())
+    model = clip.load("ViT-B-16-quickgelu", "openai")
+    close(model.text.encode(clip.tokenize(SENTENCES)), expected)
+    assert len(asked) == 1
+    assert asked[0].endswith("/ViT-B-16.pt")
+
+
+# vocabulary and tokens
+
+
+def test_a_compact_vocabulary_expands_known_rows_and_gives_all_others_the_last_row(state, write_weights, expected):
+    rows = clip.tokenize(SENTENCES).unique()
+    weight, other = state["token_embedding.weight"], torch.arange(128.0)
+    compact = state | {"token_embedding.weight": torch.cat([weight[rows], other[None]]), "token_embedding.rows": rows}
+    text = clip.load(None, None, write_weights(compact)).text
+    close(text.encode(clip.tokenize(SENTENCES)), expected)
+    assert text.token_embedding.weight.shape == (49408, 128)
+    unknown = sorted(set(range(49408)) - set(rows.tolist()))
+    assert torch.equal(text.token_embedding.weight[unknown], other.expand(len(unknown), -1))
+
+
+def test_building_leaves_the_given_state_dict_alone(state):
+    rows = torch.arange(49407)
+    compact = state | {"token_embedding.rows": rows}
+    before = list(compact)
+    clip.build(compact)
+    assert list(compact) == before
+    assert len(compact["token_embedding.weight"]) == 49408
+
+
+def test_tokens_equal_those_of_open_clip(captions):
+    sentences = [*captions, *SENTENCES, "Ünïcödé & <b>html</b>  spaces", "", "don't 123"]
+    assert torch.equal(clip.tokenize(sentences), open_clip.tokenize(sentences))
+
+
+def test_a_sentence_of_more_than_77_tokens_is_refused_and_named():
+    short, long = " ".join(["dog"] * 75), " ".join(["cat"] * 76)
+    assert clip.tokenize([short]).shape == (1, 77)
+    with pytest.raises(ValueError, match=r"a sentence has 78 tokens, CLIP takes 77.*'cat cat cat"):
+        clip.tokenize([short, long])

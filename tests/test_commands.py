@@ -1,0 +1,268 @@
+"""The commands as a user runs them, on a small world drawn for the test."""
+
+import contextlib
+import csv
+import importlib
+import io
+import itertools
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from rcnn import checkpoint, command
+from rcnn.predict import Tagger
+
+ROOT = Path(__file__).parents[1]
+ROWS = ["baseline", "centred", "templates", "mean", "mean_with_templates", "principal", "cnr", "cnr_pbl", "closed_form"]
+
+
+def rcnn(name, *arguments, code=0):
+    """What `python -m rcnn.<name> ARGUMENTS` does, in this process; return (stdout, stderr)."""
+    module = importlib.import_module(f"rcnn.{name}")
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), pytest.raises(SystemExit) as ended:
+        command.run(lambda: module.main([str(a) for a in arguments]))
+    assert (ended.value.code or 0) == code, stdout.getvalue() + stderr.getvalue()
+    return stdout.getvalue(), stderr.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("commands")
+
+
+@pytest.fixture(scope="module")
+def settings(folder):
+    """Overrides that make the mini benchmark small and keep it in the test's folder."""
+    return [
+        f"output={folder}/run", f"cache={folder}/cache", f"dataset.images={folder}/benchmark/images",
+        f"dataset.annotations={folder}/benchmark/instances.json", "dataset.count=24", "train.epochs=2", "train.batch_size=2048",
+        "evaluate.bootstrap=20", "device=cpu",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(folder, settings):
+    stdout, _ = rcnn("train", "--config", "configs/mini.yaml", *settings)
+    return folder / "run", stdout
+
+
+def learn(output, settings, *more):
+    """Arguments of a run that learns and evaluates nothing."""
+    rest = [s for s in settings if not s.startswith("output=")]
+    return ["--config", "configs/mini.yaml", *rest, f"output={output}", "dataset.annotations=null", *more]
+
+
+def test_train_learns_evaluates_and_prints_every_row_with_and_without_mssa(trained):
+    run, stdout = trained
+    result = json.loads((run / "result.json").read_text())
+    assert list(result["rows"]) == ROWS
+    for row in ROWS:
+        for variant in ("plain", "mssa"):
+            for task in ("zsl", "gzsl"):
+                metrics = result["rows"][row][variant][task]
+                assert set(metrics) == {"mAP", "P@3", "R@3", "F1@3", "P@5", "R@5", "F1@5"}
+                low, high = metrics["mAP"]["interval"]
+                assert 0 <= low <= high <= 100
+            assert set(result["diagnostics"][row][variant]["zsl"]) == {"global", "local"}
+    assert "optimality gap" in stdout
+    assert "CNR + PBL (learned names) + MSSA" in stdout
+
+
+def test_result_file_says_what_it_was_made_from(trained):
+    run, _ = trained
+    result = json.loads((run / "result.json").read_text())
+    assert result["images"]["used"] == 24
+    assert result["config"]["train"]["epochs"] == 2
+    assert len(result["weights_sha256"]) == len(result["corpus_fingerprint"]) == len(result["class_fingerprint"]) == 64
+    assert {"versions", "git_commit", "seed", "seconds"} <= set(result)
+
+
+def test_learned_names_never_fall_below_the_optimum(trained):
+    learning = checkpoint.read_run(trained[0])[1]["learning"]
+    for row in learning["learned"].values():
+        assert row["optimality_gap"] >= -row["optimum_certified_to"] - 1e-4
+        assert row["expected_loss"] == pytest.approx(row["optimum"] + row["optimality_gap"])
+
+
+def test_class_embeddings_of_every_epoch_are_kept_and_the_last_is_the_result(trained):
+    run, _ = trained
+    epochs = sorted((run / "cnr_pbl" / "epochs").iterdir())
+    assert [e.name for e in epochs] == ["000.safetensors", "001.safetensors"]
+    rows, _ = checkpoint.read_run(run)
+    assert torch.equal(load_file(epochs[-1])["class_embeddings"], rows["cnr_pbl"])
+
+
+def test_evaluating_again_gives_the_same_numbers(trained):
+    run, _ = trained
+    before = json.loads((run / "result.json").read_text())["rows"]
+    rcnn("evaluate", "--run", run)
+    assert json.loads((run / "result.json").read_text())["rows"] == before
+
+
+def test_closed_form_needs_no_learned_names(folder, settings):
+    rcnn("train", *learn(folder / "closed", settings, "train.method=closed_form"))
+    rows, facts = checkpoint.read_run(folder / "closed")
+    assert facts["method"] == "closed_form"
+    assert "cnr_pbl" not in rows
+
+
+def test_training_killed_at_random_moments_ends_in_the_same_vectors(folder, settings):
+    more = ("train.epochs=6", "train.ablation=false")
+    rcnn("train", *learn(folder / "whole", settings, *more))
+    killed = [sys.executable, "-m", "rcnn.train", *learn(folder / "killed", settings, *more)]
+    state = folder / "killed" / "cnr_pbl" / "state.safetensors"
+    rng, kills = random.Random(0), 0
+    while kills < 2:
+        process = subprocess.Popen(killed, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = state.stat().st_mtime_ns if state.exists() else None
+        while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        kills += 1
+    rcnn("train", *learn(folder / "killed", settings, *more))
+    for name in ("cnr_pbl/state.safetensors", "class_embeddings.safetensors"):
+        whole, resumed = (load_file(folder / run / name) for run in ("whole", "killed"))
+        assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_resuming_a_run_that_is_not_there_is_an_error(folder, settings):
+    _, stderr = rcnn("train", *learn(folder / "x", settings), "--resume", folder / "nowhere", code=2)
+    assert "no run" in stderr
+
+
+def test_a_folder_with_a_run_of_other_settings_is_not_overwritten(trained, settings):
+    _, stderr = rcnn("train", *learn(trained[0], settings, "train.tokens=3"), code=2)
+    assert "differs in tokens" in stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["clip.weights=/nowhere/clip.pt"], "there is no file /nowhere/clip.pt"),
+        (["train.epoch=3"], "unknown configuration key train.epoch; the nearest is train.epochs"),
+        (["corpus.path=pyproject.toml"], "is not JSON"),
+        (["classes.seen=null"], "class 0 is"),
+        (["train.method=magic"], "expected one of names, closed_form"),
+        (["train.batch_size=100000"], "do not fill one batch"),
+        (["device=cuda"], "finds no CUDA GPU"),
+        (["train.epochs=many"], "train.epochs: expected int"),
+    ],
+)
+def test_train_explains_bad_input_in_one_line(folder, settings, overrides, said):
+    if overrides == ["device=cuda"] and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    _, stderr = rcnn("train", *learn(folder / "bad", settings, *overrides), code=2)
+    assert said in stderr
+    assert stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+def broken_corpus(folder, change):
+    corpus = json.loads((ROOT / "data" / "mini" / "mini_post_llm.json").read_text())
+    change(corpus)
+    path = folder / "corpus.json"
+    path.write_text(json.dumps(corpus))
+    return f"corpus.path={path}"
+
+
+def test_train_names_a_class_that_the_corpus_lacks(folder, settings):
+    corpus = broken_corpus(folder, lambda c: c.pop("5"))
+    _, stderr = rcnn("train", *learn(folder / "bad", settings, corpus), code=2)
+    assert 'class 5 "duck" is missing' in stderr
+
+
+def test_train_names_a_sentence_that_is_too_long_for_clip(folder, settings):
+    long = "a cat, which has " + "very " * 80 + "long whiskers."
+    corpus = broken_corpus(folder, lambda c: c["3"]["candidate_sentences"].append(long))
+    _, stderr = rcnn("train", *learn(folder / "bad", settings, corpus), code=2)
+    assert "tokens, CLIP takes 77" in stderr
+    assert long in stderr
+
+
+def test_evaluate_explains_what_is_wrong_with_images_and_annotations(trained, folder):
+    run, _ = trained
+    copy = folder / "copy"
+    shutil.copytree(folder / "benchmark", copy)
+    where = ["dataset.kind=coco", f"dataset.images={copy}/images", f"dataset.annotations={copy}/instances.json"]
+    picture = copy / "images" / "00003.jpg"
+    picture.write_bytes(picture.read_bytes()[:200])
+    _, stderr = rcnn("evaluate", "--run", run, *where, code=2)
+    assert "1 of 24 images cannot be read" in stderr
+    assert "00003.jpg" in stderr
+    picture.unlink()
+    _, stderr = rcnn("evaluate", "--run", run, *where, code=2)
+    assert "1 of 24 images are missing" in stderr
+    assert "00003.jpg" in stderr
+    annotations = copy / "instances.json"
+    annotations.write_bytes(annotations.read_bytes()[:500])
+    _, stderr = rcnn("evaluate", "--run", run, *where, code=2)
+    assert "is not JSON" in stderr
+
+
+def test_three_lines_of_python_tag_paths_and_images_alike(trained, folder):
+    paths = sorted((folder / "benchmark" / "images").iterdir())[:3]
+    tagger = Tagger.load(trained[0])
+    tags = tagger.tag(paths, top=4)
+    assert [len(t) for t in tags] == [4, 4, 4]
+    assert all(name in tagger.class_names for t in tags for name, _ in t)
+    assert all(a[1] >= b[1] for t in tags for a, b in itertools.pairwise(t))
+    again = tagger.tag([Image.open(p) for p in paths], top=4)
+    assert [[name for name, _ in t] for t in again] == [[name for name, _ in t] for t in tags]
+
+
+def test_predict_writes_csv_and_json_and_skips_broken_files_with_exit_1(trained, folder):
+    photos = folder / "photos"
+    (photos / "deeper").mkdir(parents=True)
+    source = sorted((folder / "benchmark" / "images").iterdir())
+    for name in ("a.jpg", "deeper/b.jpg"):
+        shutil.copy(source[0], photos / name)
+    (photos / "broken.png").write_bytes(b"not a picture")
+    arguments = [photos, "--run", trained[0], "--top", 2, "--device", "cpu"]
+    stdout, stderr = rcnn("predict", *arguments, "--format", "csv", code=1)
+    table = list(csv.DictReader(io.StringIO(stdout)))
+    assert [(Path(r["image"]).name, r["rank"]) for r in table] == [
+        ("a.jpg", "1"),
+        ("a.jpg", "2"),
+        ("b.jpg", "1"),
+        ("b.jpg", "2"),
+    ]
+    assert "skipped" in stderr
+    assert "broken.png" in stderr
+    (photos / "broken.png").unlink()
+    stdout, _ = rcnn("predict", *arguments, "--format", "json")
+    entries = json.loads(stdout)
+    assert entries[0]["tags"] == entries[1]["tags"]
+    stdout, _ = rcnn("predict", *arguments, "--no-mssa")
+    assert len(stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere.jpg", "--run", "RUN"], "no image or folder"),
+        (["LICENSE", "--run", "nowhere"], "is no finished run"),
+        (["LICENSE", "--run", "RUN", "--top", "1000"], "expected 1 to 84"),
+    ],
+)
+def test_predict_explains_bad_input_in_one_line(trained, arguments, said):
+    _, stderr = rcnn("predict", *(trained[0] if a == "RUN" else a for a in arguments), code=2)
+    assert said in stderr
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
+def test_help_teaches(name):
+    stdout, _ = rcnn(name, "--help")
+    assert f"python -m rcnn.{name}" in stdout
+    assert name == "predict" or "train.pair_weight=" in stdout

@@ -1,0 +1,112 @@
+"""Sentences composed from the facts of a class."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rcnn.description_generator.compose import attribute_clause, sentences
+
+
+@pytest.mark.parametrize(
+    ("attribute", "clause"),
+    [
+        ("a mammal", "is a mammal"),
+        ("an animal", "is an animal"),
+        ("used for sitting", "is used for sitting"),
+        ("has four legs", "has four legs"),
+        ("often striped", "often striped"),
+        ("typically red", "typically red"),
+        ("may have horns", "may have horns"),
+        ("can fly", "can fly"),
+        ("whiskers on the face", "has whiskers on the face"),
+        ("Four Legs", "has four legs"),
+        ("Can fly", "can fly"),
+        # words that only begin like one of the above
+        ("canopy of leaves", "has canopy of leaves"),
+        ("antlers", "has antlers"),
+        ("arms and legs", "has arms and legs"),
+        ("maybe a tail", "has maybe a tail"),
+        ("hash marks", "has hash marks"),
+        ("a", "is a"),
+    ],
+)
+def test_the_first_word_of_an_attribute_decides_its_verb(attribute, clause):
+    assert attribute_clause(attribute) == clause
+
+
+def test_families_come_in_the_order_of_the_paper():
+    assert sentences(
+        "dog",
+        narrower=["poodle", "pug"],
+        broader=["mammal", "animal"],
+        attributes=["Floppy ears", "can bark"],
+        scenes=["Park - on the grass", "Home - by the fire"],
+    ) == [
+        "a poodle, which is a dog.",
+        "a pug, which is a dog.",
+        "a dog, which is a mammal.",
+        "a dog, which is a animal.",
+        "a poodle, which is a dog, which is a mammal.",
+        "a pug, which is a dog, which is a mammal.",
+        "a poodle, which is a dog, which is a animal.",
+        "a pug, which is a dog, which is a animal.",
+        "a dog, which has floppy ears.",
+        "a dog, which can bark.",
+        "a dog, which appears together with the Park - on the grass",
+        "a dog, which appears together with the Home - by the fire",
+    ]
+
+
+def test_full_stops_and_spaces_around_facts_are_dropped():
+    assert sentences("cat", ["tabby."], [" pet. "], ["soft fur.."], ["Sofa - asleep."]) == [
+        "a tabby, which is a cat.",
+        "a cat, which is a pet.",
+        "a tabby, which is a cat, which is a pet.",
+        "a cat, which has soft fur.",
+        "a cat, which appears together with the Sofa - asleep",
+    ]
+
+
+def test_duplicates_that_differ_in_case_are_dropped_and_the_first_spelling_stays():
+    assert sentences("dog", ["German Shepherd", "german shepherd", "pug"], [], [], []) == [
+        "a German Shepherd, which is a dog.",
+        "a pug, which is a dog.",
+    ]
+    assert sentences("dog", [], [], ["Ears", "ears", "EARS."], []) == ["a dog, which has ears."]
+
+
+def test_a_sentence_of_two_families_appears_once():
+    assert sentences("dog", ["dog"], ["dog"], ["a dog"], []).count("a dog, which is a dog.") == 1
+
+
+def test_a_class_without_facts_has_no_sentences():
+    assert sentences("dog", [], [], [], []) == []
+
+
+facts = st.lists(st.text(max_size=6), max_size=3)
+
+
+@given(st.text(min_size=1, max_size=6), facts, facts, facts, facts)
+def test_there_are_no_duplicates_and_every_sentence_names_the_class(name, narrower, broader, attributes, scenes):
+    made = sentences(name, narrower, broader, attributes, scenes)
+    assert len({sentence.lower() for sentence in made}) == len(made)
+    assert all(sentence.strip() and name in sentence for sentence in made)
+
+
+letters = st.text("abcdefgh", min_size=1, max_size=6)
+
+
+@given(*[st.lists(letters, max_size=3, unique=True) for _ in range(4)])
+def test_distinct_facts_give_one_sentence_each_and_one_per_pair_of_kinds(narrower, broader, attributes, scenes):
+    attributes = [f"has {a}" for a in attributes]
+    made = sentences("zebra", narrower, broader, attributes, scenes)
+    assert len(made) == len(narrower) * (1 + len(broader)) + len(broader) + len(attributes) + len(scenes)
+    assert sum(s.startswith("a zebra, which appears together with the ") for s in made) == len(scenes)
+    assert sum(s.count("which is a") == 2 for s in made) == len(narrower) * len(broader)
+
+
+@given(facts, facts)
+def test_facts_are_left_alone(narrower, scenes):
+    before = list(narrower), list(scenes)
+    sentences("dog", narrower, [], [], scenes)
+    assert (narrower, scenes) == before

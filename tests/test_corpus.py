@@ -1,0 +1,159 @@
+"""The text corpus: files that do not fit the classes are refused in words; features are computed once."""
+
+import dataclasses
+import json
+
+import open_clip
+import pytest
+import torch
+
+from rcnn import clip, corpus
+from rcnn.classes import ClassList
+
+CLASSES = ClassList(("dog", "traffic light", "cat"), 2)
+RAW = {
+    "0": {"node_name": "dog", "candidate_sentences": ["a poodle, which is a dog.", "a dog, which has ears."]},
+    "1": {"node_name": "traffic light", "candidate_sentences": ["a traffic light, which is a signal."]},
+    "2": {"node_name": "cat", "candidate_sentences": ["a cat, which can jump.", "a tabby, which is a cat.", "a cat."]},
+}
+
+
+@pytest.fixture
+def load(tmp_path):
+    def read(raw, classes=CLASSES):
+        path = tmp_path / "some_post_llm.json"
+        path.write_text(raw if isinstance(raw, str) else json.dumps(raw), encoding="utf-8")
+        return corpus.load(path, classes)
+
+    return read
+
+
+class Counting(torch.nn.Module):
+    """A text tower that remembers how many rows it was asked to encode."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text, self.positional_embedding, self.rows = text, text.positional_embedding, []
+
+    def encode(self, tokens, **options):
+        self.rows.append(len(tokens))
+        return self.text.encode(tokens, **options)
+
+
+@pytest.fixture
+def counted(tiny_clip):
+    return dataclasses.replace(tiny_clip, text=Counting(tiny_clip.text))
+
+
+def test_sentences_are_read_in_the_order_of_classes_with_their_targets(load):
+    read = load(RAW)
+    assert read.sentences == [s for entry in RAW.values() for s in entry["candidate_sentences"]]
+    assert read.targets.tolist() == [0, 0, 1, 2, 2, 2]
+    assert read.classes == 3
+
+
+def test_entries_of_the_file_may_stand_in_any_order(load):
+    shuffled = {key: RAW[key] for key in ("2", "0", "1")}
+    assert load(shuffled).fingerprint == load(RAW).fingerprint
+
+
+def test_an_underscore_in_a_class_name_stands_for_a_space_and_case_does_not_count(load):
+    raw = RAW | {"1": RAW["1"] | {"node_name": "Traffic_Light"}}
+    assert load(raw).targets.tolist() == [0, 0, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("key", ["0", "1", "2"])
+def test_a_missing_class_is_named(load, key):
+    raw = {k: v for k, v in RAW.items() if k != key}
+    with pytest.raises(ValueError, match=f'class {key} "{CLASSES.names[int(key)]}" is missing; expected 3 classes, found 2'):
+        load(raw)
+
+
+def test_classes_in_another_order_are_refused_with_both_names(load):
+    raw = RAW | {"0": RAW["2"], "2": RAW["0"]}
+    with pytest.raises(ValueError, match='class 0 is "cat", the class list has "dog" there'):
+        load(raw)
+
+
+def test_a_class_too_many_is_refused(load):
+    raw = RAW | {"3": {"node_name": "bird", "candidate_sentences": ["a bird."]}}
+    with pytest.raises(ValueError, match="expected 3 classes, found 4"):
+        load(raw)
+
+
+def test_a_class_without_sentences_is_named(load):
+    raw = RAW | {"1": {"node_name": "traffic light", "candidate_sentences": []}}
+    with pytest.raises(ValueError, match='class 1 "traffic light" has no sentences'):
+        load(raw)
+
+
+@pytest.mark.parametrize("text", ["", "{", "0: dog"])
+def test_a_file_that_is_not_json_is_named(load, text):
+    with pytest.raises(ValueError, match=r"some_post_llm\.json is not JSON"):
+        load(text)
+
+
+def test_a_missing_file_is_named_with_its_key(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.json; set corpus\.path"):
+        corpus.load(tmp_path / "gone.json", CLASSES)
+
+
+def test_there_are_80_templates_per_class_filled_with_its_name():
+    filled = corpus.templates(CLASSES)
+    assert len(filled.sentences) == len(set(filled.sentences)) == 3 * 80
+    assert filled.targets.bincount().tolist() == [80, 80, 80]
+    assert all(CLASSES.names[c] in s for c, s in zip(filled.targets.tolist(), filled.sentences, strict=True))
+    assert filled.sentences[80] == "a bad photo of a traffic light."
+    assert filled.sentences[:80] == [template("dog") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
+
+
+def test_there_is_one_plain_prompt_per_class():
+    prompts = corpus.prompts(CLASSES)
+    assert prompts.sentences == ["a photo of a dog.", "a photo of a traffic light.", "a photo of a cat."]
+    assert prompts.targets.tolist() == [0, 1, 2]
+
+
+def test_a_sum_of_corpora_keeps_each_sentence_with_its_class(load):
+    both = load(RAW) + corpus.templates(CLASSES)
+    assert len(both.sentences) == len(both.targets) == 6 + 240
+    assert (both.sentences[2], both.targets[2].item()) == ("a traffic light, which is a signal.", 1)
+    assert (both.sentences[-1], both.targets[-1].item()) == (open_clip.OPENAI_IMAGENET_TEMPLATES[-1]("cat"), 2)
+
+
+def test_the_fingerprint_changes_with_any_sentence_and_any_target(load):
+    read = load(RAW)
+    others = [
+        dataclasses.replace(read, sentences=[*read.sentences[:-1], "a cat"]),
+        dataclasses.replace(read, targets=torch.tensor([0, 1, 1, 2, 2, 2])),
+        dataclasses.replace(read, sentences=read.sentences[::-1]),
+    ]
+    assert len({c.fingerprint for c in [read, *others]}) == 4
+
+
+def test_features_are_those_of_each_sentence_and_equal_ones_are_encoded_once(counted):
+    sentences = ["a dog.", "a cat.", "a dog.", "a dog."]
+    features = corpus.features(counted, sentences)
+    torch.testing.assert_close(features, counted.text.text.encode(clip.tokenize(sentences)), rtol=0, atol=1e-6)
+    assert counted.text.rows == [2]
+
+
+def test_features_are_cached_on_disk_and_not_encoded_again(counted, tmp_path):
+    sentences = ["a dog.", "a cat.", "a dog."]
+    first = corpus.features(counted, sentences, tmp_path / "cache")
+    again = corpus.features(counted, sentences, tmp_path / "cache")
+    assert counted.text.rows == [2]
+    assert torch.equal(first, again)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".safetensors"]
+
+
+def test_features_of_other_sentences_or_other_weights_are_encoded_anew(counted, tmp_path):
+    corpus.features(counted, ["a dog.", "a cat."], tmp_path)
+    corpus.features(counted, ["a dog.", "a cap."], tmp_path)
+    corpus.features(dataclasses.replace(counted, sha256="1" * 64), ["a dog.", "a cat."], tmp_path)
+    assert counted.text.rows == [2, 2, 2]
+
+
+def test_a_sentence_that_is_too_long_is_named_even_among_cached_ones(counted, tmp_path):
+    with pytest.raises(ValueError, match="shorten it: 'dog dog"):
+        corpus.features(counted, ["a dog.", " ".join(["dog"] * 80)], tmp_path)
+    assert counted.text.rows == []

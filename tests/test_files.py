@@ -1,0 +1,112 @@
+"""A file is replaced whole or not at all, whatever happens in between."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rcnn.files import replace_file, write_json
+
+OLD, NEW = b"the old content\n" * 1000, b"the new content\n" * 1000
+
+WRITER = """
+import sys
+from rcnn.files import replace_file
+
+with replace_file(sys.argv[1]) as file:
+    file.write(b"the new content\\n" * 500)
+    file.flush()
+    print("half", flush=True)
+    sys.stdin.read()
+    file.write(b"the new content\\n" * 500)
+"""
+
+
+def writer(path):
+    """A process that waits in the middle of writing `path`."""
+    command = [sys.executable, "-c", WRITER, str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
+    assert process.stdout.readline() == b"half\n"
+    return process
+
+
+@pytest.fixture
+def path(tmp_path):
+    (tmp_path / "result.bin").write_bytes(OLD)
+    return tmp_path / "result.bin"
+
+
+def test_a_block_that_ends_well_replaces_the_file_and_leaves_no_other(path):
+    with replace_file(path) as file:
+        file.write(NEW)
+        assert path.read_bytes() == OLD
+    assert path.read_bytes() == NEW
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_block_that_raises_leaves_the_old_file_and_no_other(path, error):
+    def fail():
+        with replace_file(path) as file:
+            file.write(NEW[:100])
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert path.read_bytes() == OLD
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_block_that_raises_makes_no_new_file(tmp_path):
+    def fail():
+        with replace_file(tmp_path / "new.bin") as file:
+            file.write(NEW)
+            raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_on_the_way_are_made(tmp_path):
+    with replace_file(tmp_path / "a" / "b" / "c.bin") as file:
+        file.write(NEW)
+    assert (tmp_path / "a" / "b" / "c.bin").read_bytes() == NEW
+
+
+def test_a_process_killed_in_the_middle_of_writing_leaves_the_old_file_whole(path):
+    with writer(path) as process:
+        process.kill()
+    assert process.returncode == -9
+    assert path.read_bytes() == OLD
+    (half,) = set(path.parent.iterdir()) - {path}
+    assert half.read_bytes() == NEW[: len(NEW) // 2]  # so it was in the middle
+    with replace_file(path) as file:
+        file.write(NEW)
+    assert path.read_bytes() == NEW
+
+
+def test_a_process_that_is_not_killed_writes_the_whole_file(path):
+    with writer(path) as process:
+        process.communicate(b"")
+    assert process.returncode == 0
+    assert path.read_bytes() == NEW
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_json_keeps_the_order_of_keys_and_letters_beyond_ascii(tmp_path):
+    value = {"zeta": [1, 2.5, None], "alpha": {"café": "犬"}}
+    write_json(tmp_path / "value.json", value)
+    text = (tmp_path / "value.json").read_text(encoding="utf-8")
+    assert list(json.loads(text)) == ["zeta", "alpha"]
+    assert json.loads(text) == value
+    assert "café" in text
+    assert text.endswith("}\n")
+
+
+def test_a_value_that_is_no_json_leaves_the_old_file(path):
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert path.read_bytes() == OLD

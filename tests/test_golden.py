@@ -1,0 +1,78 @@
+"""The golden values of the authors' code are matched, and the script that says so can say no."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("check_golden", ROOT / "scripts" / "check_golden.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def check(script, monkeypatch, capsys):
+    """Run the script's main on files; returns (exit code, last printed line)."""
+
+    def run(*files):
+        monkeypatch.setattr(sys, "argv", ["check_golden.py", *map(str, files)])
+        return script.main(), capsys.readouterr().out.splitlines()[-1]
+
+    return run
+
+
+def tampered(tmp_path, **changes):
+    """A copy of the smaller golden file with other arrays; None leaves one out."""
+    arrays = dict(np.load(GOLDEN / "tiny32_seed21.npz")) | changes
+    path = tmp_path / "tampered.npz"
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def golden(name):
+    return np.load(GOLDEN / "tiny32_seed21.npz")[name]
+
+
+def test_all_golden_values_are_matched_and_the_last_line_names_the_worst(check):
+    code, last = check(*sorted(GOLDEN.glob("*.npz")))
+    found = re.fullmatch(r"worst (\w+) (\d\.\de[+-]\d\d)", last)
+    assert code == 0
+    assert found, last
+    assert found[1] in np.load(GOLDEN / "tiny16_seed7.npz").files
+    assert float(found[2]) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["class_embeddings", "losses_fast", "logits_mssa"])
+def test_a_tampered_golden_value_makes_the_script_exit_1_and_name_it(check, tmp_path, name):
+    wrong = golden(name).copy()
+    wrong.flat[0] += 1e-4 * np.abs(wrong).max()
+    code, last = check(tampered(tmp_path, **{name: wrong}))
+    assert code == 1
+    assert re.fullmatch(rf"worst {name} \d\.\de-0[45]", last), last
+
+
+def test_one_wrong_file_among_right_ones_makes_the_script_exit_1(check, tmp_path):
+    wrong = golden("metrics_pm1_zsl") * 1.01
+    code, last = check(tampered(tmp_path, metrics_pm1_zsl=wrong), GOLDEN / "tiny32_seed21.npz")
+    assert code == 1
+    assert last.startswith("worst metrics_pm1_zsl ")
+
+
+def test_a_golden_value_that_nothing_is_compared_with_makes_the_script_exit_with_an_error(check, tmp_path):
+    with pytest.raises(SystemExit, match="not compared: forgotten"):
+        check(tampered(tmp_path, forgotten=np.ones(3)))
+
+
+def test_a_golden_value_of_another_shape_makes_the_script_exit_with_an_error(check, tmp_path):
+    with pytest.raises(SystemExit, match="grad: expected shape"):
+        check(tampered(tmp_path, grad=golden("grad")[..., :-1]))

@@ -1,0 +1,134 @@
+"""The text tower and the prompt learner, against the 77-token computation of the equations and against open_clip."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rcnn import clip
+from rcnn.prompt_learner import PromptLearner
+
+HEADS, LAYERS, CONTEXT = 2, 3, 77
+
+
+def layer_norm(state, name, x):
+    x = x - x.mean(-1, keepdim=True)
+    return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+
+def linear(state, name, x):
+    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+
+def plain_features(state, embeddings, end):
+    """Unit text features of (B, 77, width) token embeddings, every token of every block computed."""
+    x = embeddings + state["positional_embedding"]
+    future = torch.full((CONTEXT, CONTEXT), -math.inf).triu(1)
+    for i in range(LAYERS):
+        block = f"transformer.resblocks.{i}"
+        y = layer_norm(state, f"{block}.ln_1", x)
+        qkv = y @ state[f"{block}.attn.in_proj_weight"].T + state[f"{block}.attn.in_proj_bias"]
+        query, key, value = (part.chunk(HEADS, -1) for part in qkv.chunk(3, -1))
+        heads = []
+        for q, k, v in zip(query, key, value, strict=True):
+            heads.append((q @ k.mT / math.sqrt(q.shape[-1]) + future).softmax(-1) @ v)
+        x = x + linear(state, f"{block}.attn.out_proj", torch.cat(heads, -1))
+        y = linear(state, f"{block}.mlp.c_fc", layer_norm(state, f"{block}.ln_2", x))
+        x = x + linear(state, f"{block}.mlp.c_proj", y * torch.sigmoid(1.702 * y))
+    x = layer_norm(state, "ln_final", x)[torch.arange(len(x)), end] @ state["text_projection"]
+    return x / x.square().sum(-1, keepdim=True).sqrt()
+
+
+def close(ours, expected, tolerance=1e-5):
+    torch.testing.assert_close(ours, expected, rtol=0, atol=tolerance)
+
+
+def test_encode_equals_the_plain_computation_over_77_tokens(state, towers, captions):
+    tokens = clip.tokenize(captions)
+    expected = plain_features(state, state["token_embedding.weight"][tokens], tokens.argmax(1))
+    close(towers[1].encode(tokens), expected)
+
+
+def test_encode_equals_open_clip(towers, reference_clip, captions):
+    tokens = clip.tokenize(captions)
+    close(towers[1].encode(tokens), reference_clip().encode_text(tokens, normalize=True))
+
+
+def test_encode_with_gelu_equals_open_clip_with_gelu(state, reference_clip, captions):
+    tokens = clip.tokenize(captions)
+    text = clip.build(state, "gelu")[1]
+    close(text.encode(tokens), reference_clip(quick_gelu=False).encode_text(tokens, normalize=True))
+
+
+@pytest.mark.parametrize("budget", [1, 50, 10**6])
+def test_encode_gives_each_row_its_own_feature_whatever_the_grouping(towers, captions, budget):
+    tokens = clip.tokenize(captions)
+    alone = torch.cat([towers[1].encode(row[None]) for row in tokens])
+    close(towers[1].encode(tokens, budget=budget), alone, 1e-6)
+
+
+def test_encode_computes_at_least_one_row_a_group_and_every_row_once(towers, captions):
+    groups = []
+    towers[1].encode(clip.tokenize(captions), budget=30, progress=lambda rows: groups.extend(rows) or rows)
+    assert sorted(torch.cat(groups).tolist()) == list(range(len(captions)))
+
+
+def test_a_sentence_that_fills_all_77_tokens_is_encoded(state, towers):
+    tokens = clip.tokenize([" ".join(["dog"] * 75)])
+    assert tokens.argmax(1).item() == 76
+    close(towers[1].encode(tokens), plain_features(state, state["token_embedding.weight"][tokens], tokens.argmax(1)))
+
+
+def test_the_prefix_path_equals_the_full_path(towers):
+    text, names = towers[1], ["dog", "traffic light", "animal", "person on a very long bench"]
+    tokens = clip.tokenize([f"a photo of a {name}." for name in names])
+    end, shared = tokens.argmax(1), 5  # start of text, a, photo, of, a
+    rows = text.token_embedding(tokens)[:, : int(end.max()) + 1]
+    after_prefix = text(rows[:, shared:], end - shared, text.prefix(tokens[0, :shared]))
+    close(F.normalize(after_prefix, dim=-1), F.normalize(text(rows, end), dim=-1))
+
+
+def test_a_learner_holding_the_embedding_of_a_name_gives_the_feature_of_its_prompt(towers):
+    text, names = towers[1], ["dog", "cat", "tree"]
+    learner = PromptLearner(text, classes=3, tokens=1)
+    one_token = clip.tokenize(names)[:, 1:2]
+    learner.class_vectors.data = text.token_embedding(one_token)
+    close(learner(), text.encode(clip.tokenize([f"a photo of a {name}." for name in names])))
+
+
+def test_the_learners_gradient_equals_the_gradient_through_all_77_tokens(state, towers):
+    g, classes, tokens = torch.Generator().manual_seed(1), 5, 4
+    learner = PromptLearner(towers[1], classes, tokens)
+    learner.class_vectors.data = 0.3 * torch.randn(classes, tokens, 128, generator=g)
+    direction = torch.randn(classes, 64, generator=g)
+    z = learner()
+    ((z - direction).square().sum() + 0.2 * z.sum(0).square().sum()).backward()
+
+    vectors = learner.class_vectors.detach().clone().requires_grad_()
+    row = clip.tokenize(["a photo of a X X X X."])
+    assert row[0, :12].tolist()[5:9] == [343] * 4  # where the vectors go
+    fixed = state["token_embedding.weight"][row].expand(classes, -1, -1)
+    embeddings = torch.cat([fixed[:, :5], vectors, fixed[:, 9:]], 1)
+    expected = plain_features(state, embeddings, row.argmax(1).expand(classes))
+    ((expected - direction).square().sum() + 0.2 * expected.sum(0).square().sum()).backward()
+
+    close(z, expected)
+    scale = vectors.grad.abs().max()
+    close(learner.class_vectors.grad / scale, vectors.grad / scale)
+
+
+def test_learning_reaches_the_class_vectors_alone(towers):
+    learner = PromptLearner(towers[1], classes=2, tokens=3)
+    assert [name for name, p in learner.named_parameters() if p.requires_grad] == ["class_vectors"]
+
+
+def test_the_start_is_normal_with_deviation_002_and_follows_from_the_generator(towers):
+    starts = [
+        PromptLearner(towers[1], classes=40, tokens=4, generator=torch.Generator().manual_seed(seed)).class_vectors.detach()
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+    assert starts[0].std().item() == pytest.approx(0.02, rel=0.05)
+    assert starts[0].mean().item() == pytest.approx(0, abs=0.001)
