@@ -306,3 +306,22 @@ def test_a_sentence_of_more_than_77_tokens_is_refused_and_named():
     assert clip.tokenize([short]).shape == (1, 77)
     with pytest.raises(ValueError, match=r"a sentence has 78 tokens, CLIP takes 77.*'cat cat cat"):
         clip.tokenize([short, long])
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(1)], {"a": 1}, {3: torch.zeros(1)}])
+def test_a_torch_file_without_tensors_by_name_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match="holds no state dict"):
+        clip.load(None, None, tmp_path / "odd.pt")
+
+
+def test_a_part_of_a_clip_is_refused_with_the_tensor_it_lacks(tmp_path):
+    torch.save({"visual.class_embedding": torch.zeros(64)}, tmp_path / "part.pt")
+    with pytest.raises(ValueError, match=r"there is no tensor 'conv1.weight'"):
+        clip.load(None, None, tmp_path / "part.pt")
+
+
+def test_a_cut_safetensors_file_is_refused(tmp_path):
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0")
+    with pytest.raises(ValueError, match="half downloaded"):
+        clip.load(None, None, tmp_path / "cut.safetensors")

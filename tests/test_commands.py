@@ -155,7 +155,7 @@ def test_a_folder_with_a_run_of_other_settings_is_not_overwritten(trained, setti
         (["train.epoch=3"], "unknown configuration key train.epoch; the nearest is train.epochs"),
         (["corpus.path=pyproject.toml"], "is not JSON"),
         (["classes.seen=null"], "class 0 is"),
-        (["train.method=magic"], "expected one of names, closed_form"),
+        (["train.method=magic"], "expected names or closed_form"),
         (["train.batch_size=100000"], "do not fill one batch"),
         (["device=cuda"], "finds no CUDA GPU"),
         (["train.epochs=many"], "train.epochs: expected int"),

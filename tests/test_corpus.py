@@ -157,3 +157,19 @@ def test_a_sentence_that_is_too_long_is_named_even_among_cached_ones(counted, tm
     with pytest.raises(ValueError, match="shorten it: 'dog dog"):
         corpus.features(counted, ["a dog.", " ".join(["dog"] * 80)], tmp_path)
     assert counted.text.rows == []
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        [],
+        {"node_name": "cat"},
+        {"node_name": "cat", "candidate_sentences": "abc"},
+        {"node_name": "cat", "candidate_sentences": [5]},
+    ],
+)
+def test_an_entry_of_another_form_is_refused_with_its_class(tmp_path, entry):
+    path = tmp_path / "corpus.json"
+    path.write_text(json.dumps({"0": entry}))
+    with pytest.raises(ValueError, match='class 0 "cat": expected "node_name"'):
+        corpus.load(path, ClassList(("cat",), 0))

@@ -181,3 +181,20 @@ def test_identical_views_score_as_the_full_image_alone_in_the_global_part():
     seen = ImageFeatures(one.expand(-1, 5, -1), unit(6, 2, 1, 16, 8).expand(-1, 5, -1, -1))
     z = unit(9, 3, 8)
     torch.testing.assert_close(mssa.score(seen, z, (2,))[0], mssa.score(seen, z, ())[0])
+
+
+def test_sixteen_bit_greys_keep_their_upper_bits():
+    grey = Image.fromarray(np.full((8, 8), 0x8040, np.uint16))
+    assert mssa.views(grey, 4).unique().tolist() == [0x80]
+
+
+def test_a_palette_with_transparency_is_read_without_a_warning():
+    image = Image.new("P", (8, 8), 1)
+    image.info["transparency"] = b"\x00\x80"
+    assert mssa.views(image, 4).shape == (1, 4, 4, 3)
+
+
+def test_counts_that_do_not_fit_the_views_are_refused():
+    features = ImageFeatures(torch.zeros(1, 14, 2), torch.zeros(1, 14, 4, 2))
+    with pytest.raises(ValueError, match="make 10 views, got 14"):
+        mssa.score(features, torch.zeros(3, 2), (3,))

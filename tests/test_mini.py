@@ -1,0 +1,130 @@
+"""The mini benchmark's own files: drawings, facts, corpus, pictures."""
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rcnn import corpus
+from rcnn.classes import ClassList
+from rcnn.datasets import coco, mini
+from rcnn.datasets.drawing import STYLES, Shape, World, draw
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "data" / "mini"
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World.load(DATA / "drawings.yaml")
+
+
+@pytest.fixture(scope="module")
+def classes():
+    return ClassList.read(DATA / "seen.txt", DATA / "unseen.txt")
+
+
+def test_every_class_is_a_thing_a_kind_or_a_scene_of_the_drawings_and_a_third_is_unseen(world, classes):
+    kinds = {kind for thing in world.objects.values() for kind in thing.parents}
+    assert set(classes.names) == {*world.objects, *kinds, *world.scenes}
+    assert 3 * (len(classes) - classes.seen) == len(classes)
+
+
+def test_the_shipped_corpus_follows_from_the_facts(tmp_path):
+    shipped = (DATA / "mini_post_llm.json").read_bytes()
+    code = "import sys, json; sys.argv = ['x']; import compose_mini_corpus as c; print(json.dumps(c.corpus()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == json.loads(shipped)
+
+
+def test_the_shipped_corpus_fits_the_class_list_and_clips_context(classes):
+    samples = corpus.load(DATA / "mini_post_llm.json", classes)
+    assert torch.bincount(samples.targets).min() >= 50
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_picture_depends_on_its_seed_alone(world, style):
+    one, two, other = (draw(world, np.random.default_rng(seed), style, 64, 48).image for seed in (3, 3, 4))
+    assert one.size == (64, 48)
+    assert one.tobytes() == two.tobytes() != other.tobytes()
+
+
+def test_labels_of_a_picture_include_all_kinds_and_the_scene(world):
+    for seed in range(20):
+        picture = draw(world, np.random.default_rng(seed), "flat", 32, 32)
+        names = picture.labels()
+        assert picture.scene.name in names
+        for placed in picture.placed:
+            assert {placed.thing.name, *placed.thing.parents} <= names
+    assert "animal" in world.objects["bee"].parents
+
+
+@pytest.mark.parametrize(
+    "text", ["circle red 0 0 1", "ellipse red 0 0 1", "polygon red 0 0 1 1", "line red 0.1 0 0 1", "blob red x y z"]
+)
+def test_a_shape_that_cannot_be_drawn_is_named(text):
+    with pytest.raises(ValueError, match=text):
+        Shape.parse(text)
+
+
+def test_an_unknown_colour_is_named(tmp_path):
+    path = tmp_path / "world.yaml"
+    path.write_text(
+        "palette: {red: [1, 2, 3]}\nkinds: {}\nscenes: {}\nobjects:\n  cat: {kinds: [], shapes: [ellipse bleu 0 0 1 1]}"
+    )
+    with pytest.raises(ValueError, match=r"cat: colours .*bleu"):
+        World.load(path)
+
+
+def test_the_benchmark_is_drawn_once_and_read_like_coco(tmp_path, classes):
+    images, annotations = tmp_path / "images", tmp_path / "instances.json"
+    mini.prepare(images, annotations, 6)
+    written = annotations.stat().st_mtime_ns
+    found = coco.read(annotations, images, classes)
+    assert found.labels.shape == (6, 84)
+    assert set(found.labels.unique().tolist()) == {-1, 1}
+    mini.prepare(images, annotations, 6)
+    assert annotations.stat().st_mtime_ns == written
+    mini.prepare(images, annotations, 7)
+    assert len(coco.read(annotations, images, classes).paths) == 7
+
+
+def test_a_file_name_that_leaves_the_image_folder_is_refused(tmp_path, classes):
+    images, annotations = tmp_path / "images", tmp_path / "instances.json"
+    mini.prepare(images, annotations, 2)
+    content = json.loads(annotations.read_text())
+    content["images"][0]["file_name"] = "../instances.json"
+    annotations.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="leads out of the image folder"):
+        coco.read(annotations, images, classes)
+
+
+def test_images_without_a_positive_label_are_left_out_and_counted(tmp_path, classes):
+    images, annotations = tmp_path / "images", tmp_path / "instances.json"
+    mini.prepare(images, annotations, 3)
+    content = json.loads(annotations.read_text())
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 2]
+    annotations.write_text(json.dumps(content))
+    found = coco.read(annotations, images, classes)
+    assert (len(found.paths), found.left_out) == (2, 1)
+
+
+def test_an_annotation_file_without_one_of_the_classes_is_refused(tmp_path, classes):
+    images, annotations = tmp_path / "images", tmp_path / "instances.json"
+    mini.prepare(images, annotations, 2)
+    with pytest.raises(ValueError, match="no category for 1 classes: zebra"):
+        coco.read(annotations, images, ClassList((*classes.names, "zebra"), 0))
+
+
+def test_the_held_out_style_looks_different(world):
+    pairs = [
+        [np.asarray(draw(world, np.random.default_rng(s), style, 48, 48).image, float) for style in STYLES] for s in range(5)
+    ]
+    for flat, crayon in pairs:
+        assert np.abs(flat - crayon).mean() > 5
+    assert all((a[0] != b[0]).any() for a, b in itertools.pairwise(pairs))
