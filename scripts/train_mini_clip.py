@@ -10,10 +10,12 @@ seed and the step, progress is saved every few minutes, and the same command con
 
 import argparse
 import json
+import math
 import multiprocessing
 import re
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +210,15 @@ def batch(rng, images, facts, captions):
     return normalise(x.clamp(0, 255)), clip.tokenize(sentences), shown
 
 
+def ahead(make, first, last):
+    """(step, make(step)) for every step, each made by a second thread while the one before it is learned from."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(make, first)
+        for step in range(first, last):
+            made, waiting = waiting.result(), pool.submit(make, step + 1)
+            yield step, made
+
+
 @torch.no_grad()
 def probe(image, text, compact, images, facts, names):
     """mAP of object names on pictures, in percent, by the global and by the strongest local feature."""
@@ -272,17 +283,16 @@ def main():
         print(f"continue at step {first}", flush=True)
 
     saved_at, running = time.time(), None
-    for step in tqdm(range(first, args.steps), initial=first, total=args.steps, desc="train", mininterval=5):
-        rng = np.random.default_rng([args.seed, 7, step])
-        x, tokens, true = batch(rng, images, facts, captions)
+    steps = ahead(lambda step: batch(np.random.default_rng([args.seed, 7, step]), images, facts, captions), first, args.steps)
+    for step, (x, tokens, true) in tqdm(steps, initial=first, total=args.steps, desc="train", mininterval=5):
         end = tokens.argmax(1)
         short = table[tokens[:, : int(end.max()) + 1]]
         # now and then a word is replaced by "any other word": so that row learns to stand for words never seen
-        forget = torch.tensor(rng.uniform(size=short.shape)) < FORGET
+        forget = torch.tensor(np.random.default_rng([args.seed, 8, step]).uniform(size=short.shape)) < FORGET
         forget[:, 0] = False
         forget[torch.arange(BATCH), end] = False
         short[forget] = len(rows)
-        schedule = min((step + 1) / 150, 0.5 * (1 + np.cos(np.pi * step / args.steps)))
+        schedule = min((step + 1) / 150, 0.5 * (1 + math.cos(math.pi * step / args.steps)))
         for optimiser, rate in optimisers.items():
             for group in optimiser.param_groups:
                 group["lr"] = rate * schedule
