@@ -19,18 +19,19 @@ def average_precision(scores, labels, weights=None):
         (C,) or, with weights, (R, C): values in [0, 1]; 0 for a class without a positive, as the authors count it.
     """
     _check(scores, labels)
-    order = scores.argsort(dim=0, descending=True, stable=True)
-    ranked = labels.gather(0, order)
     if weights is None:
-        known, positive = (ranked != 0).double(), (ranked == 1).double()
-        precision = positive.cumsum(0) / known.cumsum(0).clamp(min=1)
-        return (precision * positive).sum(0).div(positive.sum(0).clamp(min=1)).float()
+        return average_precision(scores, labels, torch.ones(1, len(scores), dtype=torch.float64))[0].float()
+    by_image = weights.T.contiguous()
     columns = []
-    for c in range(scores.shape[1]):
-        weight = weights[:, order[:, c]]
-        known, positive = (ranked[:, c] != 0) * weight, (ranked[:, c] == 1) * weight
-        precision = positive.cumsum(1) / known.cumsum(1).clamp(min=1e-12)
-        columns.append((precision * positive).sum(1) / positive.sum(1).clamp(min=1e-12))
+    for s, y in zip(scores.T, labels.T, strict=True):
+        order = s.argsort(descending=True, stable=True)
+        order = order[y[order] != 0]  # best first, known images only
+        positive = (y[order] == 1).nonzero()[:, 0]
+        weight = by_image[order]
+        ahead, own = weight.cumsum(0)[positive], weight[positive]  # (positives, R)
+        found = own.cumsum(0)
+        total = own.sum(0).clamp(min=1e-12)
+        columns.append((own * found / ahead.clamp(min=1e-12)).sum(0) / total)
     return torch.stack(columns, 1)
 
 

@@ -237,7 +237,7 @@ def main():
     parser.add_argument("--drawings", type=Path, default=DATA / "drawings.yaml")
     parser.add_argument("--output", type=Path, default=DATA / "clip.safetensors")
     parser.add_argument("--cache", type=Path, default=Path("outputs/mini_clip"), help="pictures and progress")
-    parser.add_argument("--steps", type=int, default=6000, help=f"batches of {BATCH}")
+    parser.add_argument("--steps", type=int, default=5200, help=f"batches of {BATCH}")
     parser.add_argument("--pool", type=int, default=60000, help="pictures to draw")
     parser.add_argument("--muon-rate", type=float, default=4e-3, help="of the matrices in the blocks")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of all else")
