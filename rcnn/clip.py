@@ -36,10 +36,6 @@ class Clip:
     std: tuple
 
     @property
-    def embed_dim(self):
-        return self.text.text_projection.shape[1]
-
-    @property
     def device(self):
         return self.text.positional_embedding.device
 
@@ -74,27 +70,19 @@ def load(model="ViT-B-16-quickgelu", pretrained="openai", weights=None, trust_to
     if trained_with_quick_gelu and activation != "quick_gelu":
         raise ValueError(
             f"clip.model: {model} computes GELU, but these weights were trained with QuickGELU and would give wrong "
-            f"features; use clip.model={model}-quickgelu"
+            f"features; use clip.model={model}-quickgelu, or set clip.pretrained=null if the file is not of {pretrained}"
         )
-    heads = {tower: int(metadata[f"{tower}_heads"]) for tower in ("vision", "text") if f"{tower}_heads" in metadata}
-    if config:
-        vision = config["vision_cfg"]
-        heads = {
-            "vision": vision["width"] // vision.get("head_width", HEAD_WIDTH),
-            "text": config["text_cfg"]["heads"],
-        } | heads
     if activation not in ACTIVATIONS:
         raise ValueError(f"{path}: expected activation {' or '.join(ACTIVATIONS)}, got {activation!r}")
     try:
-        image, text = build(state, activation, **{f"{k}_heads": v for k, v in heads.items()})
+        image, text = build(state, activation, **_heads(config, metadata))
     except KeyError as missing:
         raise ValueError(f"{path}: these weights are not a CLIP ViT, or a part of one: there is no tensor {missing}") from None
     if config:
         _check_sizes(model, config, image, text)
     for tower in (image, text):
         tower.to(device).eval().requires_grad_(False)
-    mean = tuple(map(float, metadata["mean"].split())) if "mean" in metadata else tuple(source.get("mean", MEAN))
-    std = tuple(map(float, metadata["std"].split())) if "std" in metadata else tuple(source.get("std", STD))
+    mean, std = (tuple(source.get(key, default)) for key, default in (("mean", MEAN), ("std", STD)))
     return Clip(text, image, model or metadata.get("model", path.stem), sha256, mean, std)
 
 
@@ -147,6 +135,16 @@ def build(state, activation="quick_gelu", vision_heads=None, text_heads=None):
         except RuntimeError as error:
             raise ValueError(f"these weights are not a CLIP that this code computes: {error}") from None
     return image, text
+
+
+def _heads(config, metadata):
+    """Head counts as `build` takes them: the file's metadata wins over open_clip's configuration."""
+    heads = {}
+    if config:
+        vision = config["vision_cfg"]
+        heads["vision_heads"] = vision["width"] // vision.get("head_width", HEAD_WIDTH)
+        heads["text_heads"] = config["text_cfg"]["heads"]
+    return heads | {key: int(metadata[key]) for key in ("vision_heads", "text_heads") if key in metadata}
 
 
 def _depth(state):
