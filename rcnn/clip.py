@@ -13,7 +13,8 @@ import torch
 from open_clip.pretrained import _PRETRAINED, download_pretrained, get_pretrained_cfg
 from safetensors import SafetensorError, safe_open
 
-from rcnn.image_encoder import ImageEncoder
+from rcnn import mssa
+from rcnn.image_encoder import ImageEncoder, ImageFeatures
 from rcnn.text_encoder import TextEncoder
 from rcnn.transformer import ACTIVATIONS
 
@@ -38,6 +39,11 @@ class Clip:
     @property
     def device(self):
         return self.text.positional_embedding.device
+
+    def encode_views(self, pixels):
+        """Views of B images, (B, V, S, S, 3) uint8, to ImageFeatures (B, V, D) and (B, V, N, D)."""
+        images = mssa.normalise(pixels.to(self.device).flatten(0, 1), self.mean, self.std)
+        return ImageFeatures(*(f.unflatten(0, pixels.shape[:2]) for f in self.image(images)))
 
 
 def load(model="ViT-B-16-quickgelu", pretrained="openai", weights=None, trust_torchscript=False, device="cpu"):

@@ -10,10 +10,11 @@ import torch
 from rcnn import clip, config
 
 
-def parser(description, keys=True):
-    """An argument parser; with `keys` its help lists every configuration key."""
+def parser(name, description, keys=True):
+    """An argument parser of `python -m rcnn.<name>`; with `keys` its help lists every configuration key."""
     epilog = "configuration keys (key=value on the command line wins over the file):\n" + "\n".join(config.describe())
     return argparse.ArgumentParser(
+        prog=f"python -m rcnn.{name}",
         description=description,
         epilog=epilog if keys else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -20,7 +20,6 @@ from rcnn.classes import ClassList
 from rcnn.datasets import coco, mini
 from rcnn.datasets.views import batches
 from rcnn.files import write_json
-from rcnn.image_encoder import ImageFeatures
 
 PARTS = ("both", "global", "local")  # both: the method's score; the others are diagnostics
 
@@ -52,9 +51,7 @@ def score_images(model, paths, rows, counts, batch_size, workers):
         broken |= batch.broken
         if not batch.indices:
             continue
-        pixels = batch.pixels.to(model.device)
-        features = model.image(mssa.normalise(pixels.flatten(0, 1), model.mean, model.std))
-        features = ImageFeatures(*(f.unflatten(0, pixels.shape[:2]) for f in features))
+        features = model.encode_views(batch.pixels)
         for variant, used in variants.items():
             by_global, by_local = mssa.score(features, stacked, used)
             for part, value in zip(PARTS, ((by_global + by_local) / 2, by_global, by_local), strict=True):
@@ -208,7 +205,7 @@ def git_commit():
 
 
 def main(argv=None):
-    parser = command.parser(__doc__)
+    parser = command.parser("evaluate", __doc__)
     parser.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run of rcnn.train")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset.*, evaluate.* or device to set")
     args = parser.parse_args(argv)

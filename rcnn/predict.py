@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from rcnn import checkpoint, command, config, mssa
 from rcnn.datasets.views import batches
-from rcnn.image_encoder import ImageFeatures
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -75,10 +74,7 @@ class Tagger:
                 yield index, None, problem
             if not batch.indices:
                 continue
-            pixels = batch.pixels.to(self.model.device)
-            features = self.model.image(mssa.normalise(pixels.flatten(0, 1), self.model.mean, self.model.std))
-            features = ImageFeatures(*(f.unflatten(0, pixels.shape[:2]) for f in features))
-            scores = sum(mssa.score(features, self.class_embeddings, self.counts)) / 2
+            scores = sum(mssa.score(self.model.encode_views(batch.pixels), self.class_embeddings, self.counts)) / 2
             for index, best in zip(batch.indices, zip(*scores.topk(top, dim=1), strict=True), strict=True):
                 yield index, [(self.class_names[c], s) for s, c in zip(*(v.tolist() for v in best), strict=True)], None
 
@@ -140,7 +136,7 @@ FORMATS = {"table": write_table, "csv": write_csv, "json": write_json}
 
 
 def main(argv=None):
-    parser = command.parser(__doc__, keys=False)
+    parser = command.parser("predict", __doc__, keys=False)
     parser.add_argument("images", nargs="+", metavar="IMAGES-OR-FOLDER", help="image files, or folders to search through")
     parser.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run of rcnn.train")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes per image (default 5)")

@@ -168,7 +168,7 @@ def train(settings, classes):
 
 
 def main(argv=None):
-    parser = command.parser(__doc__)
+    parser = command.parser("train", __doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML configuration; see configs/")
     parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder; an error if there is none")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration keys to set")

@@ -202,7 +202,10 @@ def batch(rng, images, facts, captions):
     def jitter(low, high, channels):
         return torch.tensor(rng.uniform(low, high, (BATCH, channels, 1, 1))).float()
 
-    # light, contrast, a little grey and noise: the held-out style has other colours and grain
+    # sharpness, contrast, light, a little grey and noise: the held-out style has other lines, colours and grain
+    blurred = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+    x = torch.lerp(blurred, x, jitter(0.3, 2.5, 1))
+    x = torch.lerp(x, jitter(0, 255, 1).expand_as(x), jitter(0, 0.5, 1))
     grey = x.mean(1, keepdim=True)
     x = torch.lerp(x, grey.expand_as(x), jitter(0, 0.5, 1))
     x = x * jitter(0.7, 1.3, 3) + jitter(-30, 30, 1)

@@ -1,0 +1,75 @@
+"""The schedule, the batches and the loop of class-name learning."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rcnn import optimise
+from rcnn.prompt_learner import PromptLearner
+
+
+def test_the_first_epoch_is_constant_and_then_a_cosine_begins():
+    rates = optimise.learning_rates(30, 1e-4, 1e-5)
+    assert rates[:2] == [1e-5, 1e-4]
+    assert rates[29] == pytest.approx(1e-4 * 0.5 * (1 + math.cos(math.pi * 28 / 30)))
+    assert all(a > b for a, b in itertools.pairwise(rates[1:]))
+
+
+def test_an_epoch_visits_every_sentence_once_but_for_the_incomplete_batch():
+    rows = optimise.batches(23, 5, seed=0, epoch=1)
+    assert [len(r) for r in rows] == [5, 5, 5, 5]
+    assert len(set(torch.cat(rows).tolist())) == 20
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    def order(seed, epoch):
+        return torch.cat(optimise.batches(50, 10, seed, epoch)).tolist()
+
+    assert order(0, 1) == order(0, 1)
+    assert order(0, 1) != order(0, 2) != order(1, 2)
+    np.random.seed(1)
+    assert order(0, 1) == order(0, 1)
+
+
+def learner_and_sentences(text):
+    generator = torch.Generator().manual_seed(3)
+    learner = PromptLearner(text, 6, 4, generator)
+    width = text.text_projection.shape[1]
+    return learner, F.normalize(torch.randn(24, width, generator=generator), dim=1), torch.arange(24) % 6
+
+
+def test_learning_lowers_the_loss_and_touches_nothing_but_the_class_vectors(towers):
+    learner, t, targets = learner_and_sentences(towers[1])
+    before = {k: v.clone() for k, v in towers[1].state_dict().items()}
+    optimiser = optimise.new_optimiser(learner, 0.9, 5e-4)
+    trace = [loss for _, loss in optimise.learn(learner, optimiser, t, targets, 0.2, [1e-2] * 6, 12, seed=0)]
+    assert trace[-1] < trace[0] - 0.2
+    assert all(torch.equal(before[k], v) for k, v in towers[1].state_dict().items())
+
+
+def test_learning_that_begins_later_goes_the_same_way(towers):
+    ends = []
+    for stops in ([4], [1, 4]):
+        learner, t, targets = learner_and_sentences(towers[1])
+        optimiser, first = optimise.new_optimiser(learner, 0.9, 5e-4), 0
+        for stop in stops:
+            list(optimise.learn(learner, optimiser, t, targets, 0.2, [1e-2] * stop, 12, seed=0, first=first))
+            first = stop
+        ends.append(learner.class_vectors.detach().clone())
+    assert torch.equal(*ends)
+
+
+def test_a_step_in_bfloat16_is_near_the_one_in_float32(towers):
+    losses, vectors = [], []
+    for amp in (False, True):
+        learner, t, targets = learner_and_sentences(towers[1])
+        optimiser = optimise.new_optimiser(learner, 0.9, 5e-4)
+        losses.append(optimise.step(learner, optimiser, t, targets, 0.2, 1e-2, amp))
+        vectors.append(learner.class_vectors.detach())
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)
+    assert losses[0] != losses[1]
+    assert (vectors[0] - vectors[1]).norm() < 0.1 * vectors[0].norm()
