@@ -18,8 +18,8 @@ def principal_direction(t, targets, classes):
     rows = []
     for c in range(classes):
         own = t[targets == c].double()
-        _, vectors = torch.linalg.eigh(own.T @ own)
-        rows.append(vectors[:, -1] * torch.sign(own.sum(0) @ vectors[:, -1]))
+        leading = torch.linalg.svd(own, full_matrices=False).Vh[0]
+        rows.append(leading * torch.sign(own.sum(0) @ leading))
     return torch.stack(rows).float()
 
 

@@ -1,6 +1,7 @@
 """The frozen CLIP: find the weights, check them, and build the two towers from their tensors."""
 
 import hashlib
+import json
 import sys
 import warnings
 import zipfile
@@ -35,6 +36,13 @@ class Clip:
     sha256: str  # of the weights file
     mean: tuple  # of the three colour channels, in [0, 1]
     std: tuple
+
+    @property
+    def fingerprint(self):
+        """SHA-256 of all that features depend on: the weights, and how they are computed with."""
+        first = [tower.transformer["resblocks"][0] for tower in (self.text, self.image)]
+        computed = [[block.attn.heads, block.activation.__name__] for block in first]
+        return hashlib.sha256(json.dumps([self.sha256, computed, self.mean, self.std]).encode()).hexdigest()
 
     @property
     def device(self):
@@ -261,10 +269,11 @@ def _download(model, pretrained, source):
         # OpenAI's own address carries the checksum; others live on the hub
         return Path(download_pretrained(source, prefer_hf_hub="openaipublic" not in source["url"]))
     except Exception as error:  # urllib, the hub's client and the checksum test each raise their own kinds
+        name = Path(address).name if source["url"] else "the file of its weights"
         raise FileNotFoundError(
             f"no CLIP weights: {model} ({pretrained}) could not be downloaded ({error}).\n"
             f"  On a machine with internet fetch {address}\n"
-            f"  then set clip.weights=/path/to/{Path(address).name or 'open_clip_model.safetensors'}"
+            f"  then set clip.weights=/path/to/{name}"
         ) from None
 
 

@@ -31,16 +31,16 @@ def device(name):
         raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: cuda was asked for, but torch finds no CUDA GPU; use device=cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: there is no {name}; torch finds {torch.cuda.device_count()} CUDA GPUs")
     return chosen
 
 
 def load_clip(settings, facts=None):
     """The CLIP that `settings` (Config) names; with the `facts` of a run it must be the one the run was learned with."""
     model = clip.load(**dataclasses.asdict(settings.clip), device=device(settings.device))
-    if facts and facts["weights_sha256"] != model.sha256:
-        raise ValueError(
-            f"clip.weights: this run was learned with other weights (SHA-256 {facts['weights_sha256']}, now {model.sha256})"
-        )
+    if facts and facts["identity"]["clip"] != model.fingerprint:
+        raise ValueError("clip: this run was learned with other weights, heads or another activation")
     return model
 
 
@@ -49,13 +49,13 @@ def run(main):
     try:
         code = main() or 0
         sys.stdout.flush()
-    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        code = 130
     except BrokenPipeError:  # the reader of our output has gone, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
     sys.exit(code)

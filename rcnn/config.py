@@ -1,5 +1,6 @@
 """Configuration: YAML files to frozen dataclasses and back. Unknown keys are errors; every field says what it is."""
 
+import copy
 import dataclasses
 import difflib
 import math
@@ -53,6 +54,7 @@ class TrainConfig:
     warmup_rate: float = option(1e-5, "constant rate of the first epoch")
     momentum: float = option(0.9, "of SGD")
     weight_decay: float = option(5e-4, "of SGD")
+    centring: float = option(0.5, "κ of the row 'centred': class-name embeddings minus κ × their mean, a control")
     ablation: bool = option(True, "also learn names without the pair-based loss, the row CNR of Table 3")
     amp: bool = option(False, "bfloat16 text tower on CUDA; float32 otherwise")
 
@@ -82,7 +84,6 @@ class DatasetConfig:
 class EvaluateConfig:
     counts: tuple[int, ...] = option((2, 3), "MSSA: snippets on a side; [2, 3] cuts 4 and 9")
     top_k: tuple[int, ...] = option((3, 5), "k of precision, recall and F1")
-    centring: float = option(0.5, "κ of the row 'centred': class-name embeddings minus κ × their mean")
     bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none")
     batch_size: int = option(16, "images at a time")
     workers: int = option(2, "processes that decode images")
@@ -128,10 +129,16 @@ def load(path, overrides=()):
         raise ValueError(f"{path} is not YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{path}: expected key: value pairs, got {type(raw).__name__}")
-    for override in overrides:
-        key, equals, value = override.partition("=")
+    return override(raw, overrides)
+
+
+def override(raw, overrides):
+    """Config of a nested dictionary and "key=value" strings that win over it."""
+    raw = copy.deepcopy(raw)
+    for text in overrides:
+        key, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"expected key=value, got {override!r}")
+            raise ValueError(f"expected key=value, got {text!r}")
         *sections, name = key.split(".")
         place = raw
         for section in sections:
@@ -141,7 +148,7 @@ def load(path, overrides=()):
         try:
             place[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ValueError(f"{override}: the value is not YAML: {error}") from None
+            raise ValueError(f"{text}: the value is not YAML: {error}") from None
     return from_dict(Config, raw)
 
 
@@ -161,7 +168,7 @@ def from_dict(cls, raw, prefix=""):
             values[name] = _coerce(value, types[name], prefix + name)
     config = cls(**values)
     paths = {n: getattr(config, n) for n, f in fields.items() if f.metadata.get("path") and getattr(config, n)}
-    return dataclasses.replace(config, **{n: os.path.abspath(value) for n, value in paths.items()})
+    return dataclasses.replace(config, **{n: os.path.abspath(os.path.expanduser(value)) for n, value in paths.items()})
 
 
 def known_keys(cls=Config, prefix=""):

@@ -1,4 +1,4 @@
-"""The text corpus: sentences and the class each describes, and their features (METHOD 2 and 3)."""
+"""The text corpus: sentences and the class each describes, and their features (paper 3.3)."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import open_clip
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from tqdm import tqdm
 
@@ -91,6 +92,14 @@ def prompts(classes):
     return Corpus([f"a photo of a {name}." for name in classes.names], torch.arange(len(classes)), len(classes))
 
 
+def _cached(path):
+    """Stored features; None where there are none, or only a damaged file."""
+    try:
+        return load_file(path)["features"]
+    except (FileNotFoundError, SafetensorError, KeyError):
+        return None
+
+
 def features(model, sentences, cache=None):
     """Text features of sentences; each distinct sentence is encoded once, ever.
 
@@ -104,11 +113,10 @@ def features(model, sentences, cache=None):
     """
     distinct = {s: i for i, s in enumerate(dict.fromkeys(sentences))}
     tokens = clip.tokenize(list(distinct), len(model.text.positional_embedding))
-    key = hashlib.sha256(json.dumps([model.sha256, *distinct]).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps([model.fingerprint, *distinct]).encode()).hexdigest()[:32]
     path = Path(cache) / f"text_{key}.safetensors" if cache else None
-    if path and path.exists():
-        encoded = load_file(path)["features"]
-    else:
+    encoded = _cached(path) if path else None
+    if encoded is None:
         encoded = model.text.encode(tokens, progress=lambda groups: tqdm(groups, "encode sentences", delay=2))
         if path:
             with replace_file(path) as file:

@@ -21,7 +21,8 @@ from rcnn.datasets import coco, mini
 from rcnn.datasets.views import batches
 from rcnn.files import write_json
 
-PARTS = ("both", "global", "local")  # both: the method's score; the others are diagnostics
+ROOT = Path(__file__).resolve().parents[1]
+OVERRIDES = ("device", "dataset.", "evaluate.", "clip.weights", "clip.trust_torchscript")
 
 
 @torch.inference_mode()
@@ -37,14 +38,14 @@ def score_images(model, paths, rows, counts, batch_size, workers):
         workers: decoding processes.
 
     Returns:
-        {(row, variant, part): (B, C) float32}, variant "plain" or "mssa", part one of PARTS.
+        {(row, variant): (2, B, C) float32}, the global and the local score; variant is "plain" or "mssa".
 
     Raises:
         ValueError: images that cannot be read, with their names.
     """
     variants = {"plain": (), "mssa": tuple(counts)} if counts else {"plain": ()}
     stacked, classes = torch.cat(list(rows.values())).to(model.device), len(next(iter(rows.values())))
-    out = {(r, v, p): torch.empty(len(paths), classes) for r in rows for v in variants for p in PARTS}
+    out = {(row, variant): torch.empty(2, len(paths), classes) for row in rows for variant in variants}
     broken = {}
     loader = batches(paths, model.image.image_size, counts, batch_size, workers)
     for batch in tqdm(loader, "evaluate", unit="batch", delay=2):
@@ -53,10 +54,9 @@ def score_images(model, paths, rows, counts, batch_size, workers):
             continue
         features = model.encode_views(batch.pixels)
         for variant, used in variants.items():
-            by_global, by_local = mssa.score(features, stacked, used)
-            for part, value in zip(PARTS, ((by_global + by_local) / 2, by_global, by_local), strict=True):
-                for row, scores in zip(rows, value.cpu().split(classes, 1), strict=True):
-                    out[row, variant, part][batch.indices] = scores
+            parts = torch.stack(mssa.score(features, stacked, used)).cpu()  # (2, b, rows · C)
+            for row, scores in zip(rows, parts.split(classes, 2), strict=True):
+                out[row, variant][:, batch.indices] = scores
     if broken:
         listed = "\n  ".join(f"{paths[i]}: {why}" for i, why in list(broken.items())[:10])
         raise ValueError(f"{len(broken)} of {len(paths)} images cannot be read:\n  {listed}")
@@ -71,7 +71,7 @@ def measure(scores, labels, first, top_k, weights):
         labels: (B, C) in {1, -1, 0}.
         first: first column that the task scores.
         top_k: k of precision, recall, F1.
-        weights: (R, B') bootstrap weights of the images with a positive among those columns, or None.
+        weights: (R, B') float64 bootstrap weights of the images with a positive among those columns, or None.
 
     Returns:
         ({metric: value in percent}, {metric: (R,) resampled values})
@@ -81,19 +81,14 @@ def measure(scores, labels, first, top_k, weights):
     values = {"mAP": 100 * metrics.average_precision(s, y).mean().item()}
     samples = {}
     if weights is not None:
-        samples["mAP"] = 100 * metrics.average_precision(s, y, weights).mean(1)
+        samples["mAP"] = 100 * metrics.average_precision(s, y, weights.float()).mean(1).double()
     for k in top_k:
         counted = metrics.top_k_counts(s, y, k)
         names = [f"{letter}@{k}" for letter in ("P", "R", "F1")]
         values |= zip(names, (100 * metrics.precision_recall_f1(*counted, k)).tolist(), strict=True)
         if weights is not None:
-            samples |= zip(names, (100 * metrics.precision_recall_f1(*counted, k, weights.double())).T, strict=True)
+            samples |= zip(names, (100 * metrics.precision_recall_f1(*counted, k, weights)).T, strict=True)
     return values, samples
-
-
-def interval(samples):
-    """[2.5 %, 97.5 %] quantiles of resampled values."""
-    return torch.quantile(samples.double(), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
 
 
 def compare(scores, labels, classes, top_k, bootstrap, seed):
@@ -102,39 +97,48 @@ def compare(scores, labels, classes, top_k, bootstrap, seed):
     Returns:
         {row: {variant: {task: {metric: {"value", "interval", "versus_baseline", "versus_plain"}}}}}. The differences are
         those of the same resampled images: to the baseline in the same variant, and of MSSA to the row without it.
+        Intervals are absent without a bootstrap.
     """
     result, draws = {}, {}
     for task, first in classes.tasks.items():
+        ks = [k for k in top_k if k <= len(classes) - first]
+        if len(ks) < len(top_k):
+            print(f"{task}: no top-k for k above {len(classes) - first}, the number of classes")
         images = int((labels[:, first:] == 1).any(1).sum())
         weights = None
         if bootstrap:
             rng = np.random.default_rng([seed, first])
-            weights = torch.from_numpy(rng.multinomial(images, np.full(images, 1 / images), bootstrap)).float()
-        for (row, variant, part), s in tqdm(scores.items(), f"metrics {task}", delay=2):
-            if part != "both":
-                continue
-            values, samples = measure(s, labels, first, [k for k in top_k if k <= len(classes) - first], weights)
-            draws[row, variant] = values, samples
-            entry = result.setdefault(row, {}).setdefault(variant, {})
-            entry[task] = {name: {"value": v} for name, v in values.items()}
-            for name in samples:
-                entry[task][name]["interval"] = interval(samples[name])
+            weights = torch.from_numpy(rng.multinomial(images, np.full(images, 1 / images), bootstrap)).double()
+        for (row, variant), parts in tqdm(scores.items(), f"metrics {task}", delay=2):
+            values, samples = draws[row, variant] = measure(parts.mean(0), labels, first, ks, weights)
+            entry = result.setdefault(row, {}).setdefault(variant, {})[task] = {}
+            for name, value in values.items():
+                entry[name] = with_interval(value, samples.get(name))
                 for key, other in (("versus_baseline", ("baseline", variant)), ("versus_plain", (row, "plain"))):
                     if other != (row, variant):
-                        difference = interval(samples[name] - draws[other][1][name])
-                        entry[task][name][key] = {"value": values[name] - draws[other][0][name], "interval": difference}
+                        sampled = samples[name] - draws[other][1][name] if samples else None
+                        entry[name][key] = with_interval(value - draws[other][0][name], sampled)
     return result
+
+
+def with_interval(value, samples):
+    """A value and, if it was resampled, the interval of 95 % of the (R,) samples."""
+    if samples is None:
+        return {"value": value}
+    return {"value": value, "interval": torch.quantile(samples, samples.new_tensor([0.025, 0.975])).tolist()}
 
 
 def diagnose(scores, labels, classes):
     """mAP in percent of the global and the local part alone: {row: {variant: {task: {part: mAP}}}}."""
     out = {}
-    for (row, variant, part), s in scores.items():
-        if part == "both":
-            continue
-        for task, first in classes.tasks.items():
-            value = measure(s, labels, first, [], None)[0]["mAP"]
-            out.setdefault(row, {}).setdefault(variant, {}).setdefault(task, {})[part] = value
+    for (row, variant), parts in scores.items():
+        out.setdefault(row, {})[variant] = {
+            task: {
+                name: measure(part, labels, first, [], None)[0]["mAP"]
+                for name, part in zip(("global", "local"), parts, strict=True)
+            }
+            for task, first in classes.tasks.items()
+        }
     return out
 
 
@@ -143,9 +147,9 @@ def evaluate(settings, model, images):
     began = time.perf_counter()
     rows, facts = checkpoint.read_run(settings.output)
     classes = ClassList(tuple(facts["class_names"]), facts["seen"])
-    listed = ClassList.read(settings.classes.seen, settings.classes.unseen)
-    if listed != classes:
-        raise ValueError(f"{settings.output} was learned with other class lists; learn again with another output=")
+    for task, first in classes.tasks.items():
+        if not (images.labels[:, first:] == 1).any():
+            raise ValueError(f"{task}: no image shows any of the {len(classes) - first} classes that it scores")
     e = settings.evaluate
     scores = score_images(model, images.paths, rows, e.counts, e.batch_size, e.workers)
     scored = time.perf_counter() - began
@@ -163,7 +167,7 @@ def evaluate(settings, model, images):
         "images": {"used": len(images.paths), "left_out_without_labels": images.left_out, "tasks": tasks},
         "learning": facts["learning"],
         "class_fingerprint": classes.fingerprint,
-        "corpus_fingerprint": facts["learning"]["corpus_fingerprint"],
+        "corpus_fingerprint": facts["identity"]["corpus"],
         "weights_sha256": model.sha256,
         "seed": settings.seed,
         "versions": versions(),
@@ -193,25 +197,31 @@ def versions():
 
 
 def git_commit():
-    """Commit of this code, with "+" where files differ from it; None outside a checkout."""
-    where = Path(__file__).resolve().parent
+    """Commit of this code, with "+" where files differ from it; None outside a checkout of this project."""
+
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        said = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+"], cwd=where, capture_output=True, text=True, check=True
-        )
+        if Path(git("rev-parse", "--show-toplevel")) != ROOT:
+            return None
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return said.stdout.strip()
 
 
 def main(argv=None):
     parser = command.parser("evaluate", __doc__)
     parser.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run of rcnn.train")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset.*, evaluate.* or device to set")
-    args = parser.parse_args(argv)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="dataset.*, evaluate.*, device or clip.weights to set"
+    )
+    args = parser.parse_intermixed_args(argv)
     facts = checkpoint.read_run(args.run)[1]
-    settings = dataclasses.replace(config.load(Path(args.run) / "config.yaml", args.overrides), output=args.run)
-    images = read_dataset(settings.dataset, ClassList.read(settings.classes.seen, settings.classes.unseen))
+    if learned := [o for o in args.overrides if not o.startswith(OVERRIDES)]:
+        raise ValueError(f"{learned[0]}: this was settled when the run was learned; python -m rcnn.train makes another run")
+    settings = dataclasses.replace(config.override(facts["config"], args.overrides), output=args.run)
+    images = read_dataset(settings.dataset, ClassList(tuple(facts["class_names"]), facts["seen"]))
     evaluate(settings, command.load_clip(settings, facts), images)
 
 

@@ -63,7 +63,9 @@ class ImageEncoder(nn.Module):
 
     def embed(self, images):
         """Class token and patches, (B, 1 + N, width)."""
-        patches = self.conv1(images).flatten(2).transpose(1, 2)  # (B, width, H, W) -> (B, N, width)
+        # conv1 cuts patches that do not overlap: a matrix product, which on CUDA stays in float32 where cuDNN would not
+        side = self.conv1.kernel_size[0]
+        patches = F.unfold(images, side, stride=side).mT @ self.conv1.weight.flatten(1).T  # (B, N, 3·p·p) -> (B, N, width)
         class_token = self.class_embedding.expand(len(images), 1, -1)
         return self.ln_pre(torch.cat([class_token, patches], 1) + self.positional_embedding)
 

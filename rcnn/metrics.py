@@ -1,4 +1,4 @@
-"""Average precision and top-k precision, recall, F1: pure functions that leave their input alone (METHOD 6).
+"""Average precision and top-k precision, recall, F1: pure functions that leave their input alone (paper 4.1).
 
 Labels are 1 (present), -1 (absent) or 0 (unknown). Everything takes optional image weights, so that a bootstrap over
 images is the same formula with other weights.

@@ -1,4 +1,4 @@
-"""Views of an image, and multi-snippet semantic aggregation of their scores (paper 3.5, METHOD 4 and 5).
+"""Views of an image, and multi-snippet semantic aggregation of their scores (paper 3.5).
 
 An image is seen whole and in n × n snippets for every n in `counts`. Views are ordered: the full image, then the
 snippets of counts[0] row by row, then those of counts[1], … In all, V = 1 + Σ n².

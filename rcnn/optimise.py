@@ -39,7 +39,6 @@ def step(learner, optimiser, text_features, targets, weight, rate, amp=False):
         group["lr"] = rate
     with torch.autocast(text_features.device.type, torch.bfloat16, enabled=amp):
         z = learner()
-    z = z.float()
     loss = reconstruction_loss(z, text_features, targets) + weight * pair_loss(z)
     optimiser.zero_grad()
     loss.backward()

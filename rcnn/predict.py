@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from rcnn import checkpoint, command, config, mssa
@@ -49,7 +50,7 @@ class Tagger:
             FileNotFoundError, ValueError: no run, no weights, or not the weights the run was learned with.
         """
         rows, facts = checkpoint.read_run(run)
-        settings = config.load(Path(run) / "config.yaml", [f"{k}={json.dumps(v)}" for k, v in overrides.items()])
+        settings = config.override(facts["config"], [f"{k}={json.dumps(v, default=str)}" for k, v in overrides.items()])
         model = command.load_clip(settings, facts)
         return cls(model, facts["class_names"], rows[facts["method"]], settings.evaluate.counts)
 
@@ -69,7 +70,7 @@ class Tagger:
         """
         if not 1 <= top <= len(self.class_names):
             raise ValueError(f"top: expected 1 to {len(self.class_names)} (the number of classes), got {top}")
-        for batch in batches(images, self.model.image.image_size, self.counts, batch_size, workers):
+        for batch in batches(images, self.model.image.image_size, self.counts, batch_size, workers, upright=True):
             for index, problem in batch.broken.items():
                 yield index, None, problem
             if not batch.indices:
@@ -88,6 +89,8 @@ class Tagger:
         Raises:
             ValueError: an image cannot be read; says which.
         """
+        if isinstance(images, str | Path | Image.Image):
+            raise ValueError("images: expected a list of paths or PIL images, got a single one")
         out = [None] * len(images)
         for index, tags, problem in self.stream(images, top):
             if tags is None:
@@ -144,7 +147,7 @@ def main(argv=None):
     parser.add_argument("--no-mssa", action="store_true", help="score the full image alone: several times faster")
     parser.add_argument("--weights", metavar="FILE", help="CLIP weights, if they have moved since the run")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default auto)")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     paths = find_images(args.images)
     overrides = {"device": args.device} | ({"clip.weights": args.weights} if args.weights else {})
     if args.no_mssa:

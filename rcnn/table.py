@@ -18,7 +18,7 @@ def render(result):
     """Text of the comparison and of the diagnostics."""
     rows = result["rows"]
     first = next(iter(rows.values()))["plain"]
-    tasks, ks = list(first), [name for name in next(iter(first.values())) if name.startswith("F1")]
+    tasks, ks = list(first), list(dict.fromkeys(name for task in first.values() for name in task if name.startswith("F1")))
     header = ["class embeddings"]
     for task in tasks:
         header += [f"{task.upper()} mAP [95 %]", "vs class name", *ks]
@@ -55,6 +55,8 @@ def _range(metric):
 def _difference(versus):
     if versus is None:
         return ""
+    if "interval" not in versus:
+        return f"{versus['value']:+.1f}"
     return "{:+.1f} [{:+.1f}, {:+.1f}]".format(versus["value"], *versus["interval"])
 
 

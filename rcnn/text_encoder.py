@@ -1,7 +1,7 @@
 """CLIP's text tower, exact and without the work that cannot matter.
 
 The tower is causal and its output is the row of the end-of-text token. So rows after that token are cut off, the last
-block computes that row alone, and the keys and values of a prefix shared by all rows are computed once (METHOD 3).
+block computes that row alone, and the keys and values of a prefix shared by all rows are computed once.
 """
 
 from typing import NamedTuple

@@ -7,6 +7,7 @@ evaluated on it. Interrupted, the same command continues where it was and ends w
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 import torch
@@ -34,17 +35,14 @@ def learn_names(folder, model, t, targets, classes, weight, settings, seed, iden
         seed: of the start and the order of sentences.
         identity: facts that must be equal for a state to be continued.
     """
-    identity = identity | {"pair_weight": weight, "seed": seed}
+    identity, began = identity | {"pair_weight": weight}, time.perf_counter()
     learner = PromptLearner(model.text, classes, settings.tokens, torch.Generator().manual_seed(seed))
     optimiser = optimise.new_optimiser(learner, settings.momentum, settings.weight_decay)
     rates = optimise.learning_rates(settings.epochs, settings.learning_rate, settings.warmup_rate)
     state, trace = folder / "state.safetensors", []
     if state.exists():
         tensors, facts = checkpoint.read(state)
-        if different := [k for k in identity if facts["identity"].get(k) != identity[k]]:
-            raise ValueError(
-                f"{folder} holds a run that differs in {', '.join(different)}; choose another output=, or delete that folder"
-            )
+        must_be_same(folder, facts["identity"], identity)
         learner.class_vectors.data = tensors["class_vectors"].to(model.device)
         optimiser.state[learner.class_vectors]["momentum_buffer"] = tensors["momentum"].to(model.device)
         trace = facts["losses"]
@@ -60,7 +58,8 @@ def learn_names(folder, model, t, targets, classes, weight, settings, seed, iden
         with torch.no_grad():
             z = learner()
         checkpoint.write(folder / "epochs" / f"{epoch:03}.safetensors", {"class_embeddings": z}, epoch=epoch, loss=loss)
-        momentum = optimiser.state[learner.class_vectors]["momentum_buffer"]
+        # SGD keeps no buffer at momentum 0
+        momentum = optimiser.state[learner.class_vectors].get("momentum_buffer", torch.zeros_like(learner.class_vectors))
         checkpoint.write(  # last, so that a state never knows of an epoch whose embeddings are not there
             state, {"class_vectors": learner.class_vectors, "momentum": momentum}, identity=identity, losses=trace
         )
@@ -68,7 +67,15 @@ def learn_names(folder, model, t, targets, classes, weight, settings, seed, iden
         bar.update()
     bar.close()
     with torch.no_grad():
-        return learner().cpu(), {"pair_weight": weight, "losses": trace}
+        return learner().cpu(), {"pair_weight": weight, "losses": trace, "seconds": time.perf_counter() - began}
+
+
+def must_be_same(folder, found, identity):
+    """ValueError unless the run found in `folder` is the one that is asked for."""
+    if different := [key for key in identity if found.get(key) != identity[key]]:
+        raise ValueError(
+            f"{folder} holds a run that differs in {', '.join(different)}; choose another output=, or delete that folder"
+        )
 
 
 def learn_rows(settings, model, classes):
@@ -80,9 +87,12 @@ def learn_rows(settings, model, classes):
         classes: ClassList.
 
     Returns:
-        (rows, record): name -> (C, D), and how far learned names are from the optimum.
+        (rows, facts): name -> (C, D); what the rows were learned from, and how far learned names are from the optimum.
+
+    Raises:
+        ValueError: the output folder holds another run.
     """
-    train, count = settings.train, len(classes)
+    train, count, output, began = settings.train, len(classes), Path(settings.output), time.perf_counter()
     descriptions, filled = corpus.load(settings.corpus.path, classes), corpus.templates(classes)
     both = descriptions + filled
     baseline, t, f = (
@@ -91,7 +101,7 @@ def learn_rows(settings, model, classes):
     tf = torch.cat([t, f])
     rows = {
         "baseline": baseline,
-        "centred": class_embeddings.centred(baseline, settings.evaluate.centring),
+        "centred": class_embeddings.centred(baseline, train.centring),
         "templates": class_embeddings.mean(f, filled.targets, count),
         "mean": class_embeddings.mean(t, descriptions.targets, count),
         "mean_with_templates": class_embeddings.mean(tf, both.targets, count),
@@ -100,24 +110,35 @@ def learn_rows(settings, model, classes):
     samples, features = (both, tf) if settings.corpus.templates else (descriptions, t)
     if len(features) < train.batch_size:
         raise ValueError(f"{len(features)} sentences do not fill one batch of {train.batch_size}; set train.batch_size lower")
+    identity = {"clip": model.fingerprint, "corpus": samples.fingerprint, "classes": classes.fingerprint}
+    identity |= {"seed": settings.seed, **dataclasses.asdict(train)}
+    for key in ("ablation", "centring"):  # rows beside the result
+        del identity[key]
+    if (output / checkpoint.EMBEDDINGS).exists():
+        must_be_same(output, checkpoint.read_run(output)[1]["identity"], identity)
+    encoded = time.perf_counter() - began
     pull = losses.class_pull(features, samples.targets, count, train.batch_size)
-    identity = {"weights": model.sha256, "corpus": samples.fingerprint, "classes": classes.fingerprint}
-    identity |= {k: v for k, v in dataclasses.asdict(train).items() if k not in ("method", "ablation", "pair_weight")}
     learned = {}
     for name, weight in weights_to_learn(train).items():
-        folder = Path(settings.output) / name
         rows[name], learned[name] = learn_names(
-            folder, model, features, samples.targets, count, weight, train, settings.seed, identity
+            output / name, model, features, samples.targets, count, weight, train, settings.seed, identity
         )
         learned[name] |= optimality(name, rows[name], pull, weight, train.batch_size)
+    began = time.perf_counter()
     optimum = closed_form.minimise(pull, train.pair_weight)
     rows["closed_form"] = optimum.class_embeddings
-    return rows, {
+    best = losses.expected_loss(optimum.class_embeddings, pull, train.pair_weight, train.batch_size).item()
+    print(
+        f"closed_form: expected loss of a step {best:.3f}, certified to {optimum.gap:.1e}, "
+        f"{optimum.iterations} Newton steps, {time.perf_counter() - began:.3f} s"
+    )
+    record = {
         "sentences": len(samples.sentences),
-        "corpus_fingerprint": samples.fingerprint,
+        "encode_seconds": encoded,
         "learned": learned,
-        "closed_form": {"pair_weight": train.pair_weight, "certified_to": optimum.gap, "newton_steps": optimum.iterations},
+        "closed_form": {"expected_loss": best, "certified_to": optimum.gap, "newton_steps": optimum.iterations},
     }
+    return rows, {"identity": identity, "learning": record}
 
 
 def weights_to_learn(settings):
@@ -130,17 +151,16 @@ def weights_to_learn(settings):
 def optimality(name, z, pull, weight, batch_size):
     """How far learned names are above the least expected loss that any class embeddings can have; printed and returned."""
     optimum = closed_form.minimise(pull, weight)
-    best = losses.expected_loss(optimum.class_embeddings, pull, weight, batch_size).item()
+    bound = losses.expected_loss(optimum.class_embeddings, pull, weight, batch_size).item() - optimum.gap
     reached = losses.expected_loss(z, pull, weight, batch_size).item()
     print(
-        f"{name}: expected loss of a step {reached:.3f}; no class embeddings can reach less than {best - optimum.gap:.3f}: "
-        f"optimality gap {100 * (reached - best) / best:.2f} %"
+        f"{name}: expected loss of a step {reached:.3f}; no class embeddings can reach less than {bound:.3f}: "
+        f"optimality gap {100 * (reached - bound) / bound:.2f} %"
     )
     return {
         "expected_loss": reached,
-        "optimum": best,
-        "optimum_certified_to": optimum.gap,
-        "optimality_gap": reached - best,
+        "lower_bound": bound,
+        "optimality_gap": reached - bound,
         "mean_cosine_to_optimum": (z * optimum.class_embeddings).sum(1).mean().item(),
     }
 
@@ -150,9 +170,9 @@ def train(settings, classes):
     if not settings.corpus.path:
         raise ValueError("corpus.path: expected the class descriptions, got null")
     model = command.load_clip(settings)
-    rows, record = learn_rows(settings, model, classes)
+    rows, facts = learn_rows(settings, model, classes)
     output = Path(settings.output)
-    with replace_file(output / "config.yaml") as file:
+    with replace_file(output / "config.yaml") as file:  # for people; the embeddings carry it too
         file.write(yaml.safe_dump(config.to_dict(settings), sort_keys=False).encode())
     checkpoint.write(
         output / checkpoint.EMBEDDINGS,
@@ -161,7 +181,8 @@ def train(settings, classes):
         class_names=classes.names,
         seen=classes.seen,
         weights_sha256=model.sha256,
-        learning=record,
+        config=config.to_dict(settings),
+        **facts,
     )
     print(f"class embeddings of {len(classes)} classes: {output / checkpoint.EMBEDDINGS}")
     return model
@@ -170,9 +191,9 @@ def train(settings, classes):
 def main(argv=None):
     parser = command.parser("train", __doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML configuration; see configs/")
-    parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder; an error if there is none")
+    parser.add_argument("--resume", metavar="RUN", help="as output=RUN, but an error if there is no run to continue")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration keys to set")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     overrides = args.overrides
     if args.resume:
         if not list(Path(args.resume).glob("*/state.safetensors")):

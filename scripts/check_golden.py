@@ -119,7 +119,10 @@ def check(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="golden values, .npz")
-    error, name = max(check(path) for path in parser.parse_args().files)
+    files = parser.parse_args().files
+    if missing := [str(path) for path in files if not path.is_file()]:
+        parser.error(f"there is no {', '.join(missing)}")
+    error, name = max(check(path) for path in files)
     print(f"worst {name} {error:.1e}")
     return int(error > TOLERANCE)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Compose the mini benchmark's text corpus from its facts: data/mini/facts.jsonl -> data/mini/mini_post_llm.json.
 
-The facts were written by hand for this project, class by class; the sentences follow from them.
+The facts were written for this project, class by class (data/mini/README.md); the sentences follow from them.
 """
 
 import json

@@ -9,6 +9,7 @@ seed and the step, progress is saved every few minutes, and the same command con
 """
 
 import argparse
+import hashlib
 import json
 import math
 import multiprocessing
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -125,7 +126,8 @@ def _draw_one(job):
 
 def draw_pool(world_path, count, seed, style, cache):
     """`count` pictures and what is in them, drawn by all cores and kept in `cache`."""
-    path = cache / f"pool_{style}_{seed}_{count}.npz"
+    world = hashlib.sha256(Path(world_path).read_bytes()).hexdigest()[:12]
+    path = cache / f"pool_{style}_{seed}_{count}_{world}.npz"
     if not path.exists():
         _draw_one.world = World.load(world_path)
         jobs = [(i, seed, style, POOL_SIZE) for i in range(count)]
@@ -273,9 +275,13 @@ def main():
     }
     print(f"{sum(p.numel() for p in parameters) / 1e6:.2f} M parameters, {len(rows)} tokens", flush=True)
 
-    progress, first = args.cache / f"progress_{args.seed}_{args.steps}_{args.pool}.pt", 0
+    progress, first = args.cache / "progress.pt", 0
+    made_with = {k: v for k, v in vars(args).items() if k not in ("output", "cache", "drawings")}
+    made_with["drawings"] = hashlib.sha256(args.drawings.read_bytes()).hexdigest()
     if progress.exists():
         saved = torch.load(progress, weights_only=True)
+        if saved["made_with"] != made_with:
+            parser.error(f"{progress} was made with other settings or drawings; choose another --cache")
         image.load_state_dict(saved["image"])
         text.load_state_dict(saved["text"])
         scaffold.load_state_dict(saved["scaffold"])
@@ -335,7 +341,15 @@ def main():
                 "scaffold": scaffold.state_dict(),
             }
             with replace_file(progress) as file:
-                torch.save(state | {"optimisers": [optimiser.state_dict() for optimiser in optimisers], "step": step + 1}, file)
+                torch.save(
+                    state
+                    | {
+                        "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+                        "step": step + 1,
+                        "made_with": made_with,
+                    },
+                    file,
+                )
             saved_at = time.time()
 
     state = {f"visual.{k}": v for k, v in image.state_dict().items()} | text.state_dict() | {"logit_scale": scale.data}
@@ -343,10 +357,8 @@ def main():
     metadata = {
         "model": "mini", "activation": "quick_gelu", "vision_heads": str(VISION["heads"]), "text_heads": str(TEXT["heads"]),
     }  # fmt: skip
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = args.output.with_suffix(".part")
-    save_file(state, temporary, metadata)
-    temporary.replace(args.output)
+    with replace_file(args.output) as file:
+        file.write(save(state, metadata))
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.2f} MB")
 
 

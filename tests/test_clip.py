@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pickle
+from dataclasses import replace
 
 import open_clip
 import pytest
@@ -323,3 +324,10 @@ def test_a_cut_safetensors_file_is_refused(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0")
     with pytest.raises(ValueError, match="half downloaded"):
         clip.load(None, None, tmp_path / "cut.safetensors")
+
+
+def test_the_fingerprint_tells_apart_what_the_weights_file_alone_does_not(write_weights, state):
+    one = clip.load(None, None, write_weights())
+    other = replace(one, text=clip.build(state, "gelu")[1])
+    heads = replace(one, image=clip.build(state, vision_heads=4)[0])
+    assert len({one.fingerprint, other.fingerprint, heads.fingerprint}) == 3

@@ -33,7 +33,8 @@ class Counting(torch.nn.Module):
 
     def __init__(self, text):
         super().__init__()
-        self.text, self.positional_embedding, self.rows = text, text.positional_embedding, []
+        self.text, self.positional_embedding, self.transformer = text, text.positional_embedding, text.transformer
+        self.rows = []
 
     def encode(self, tokens, **options):
         self.rows.append(len(tokens))
@@ -173,3 +174,11 @@ def test_an_entry_of_another_form_is_refused_with_its_class(tmp_path, entry):
     path.write_text(json.dumps({"0": entry}))
     with pytest.raises(ValueError, match='class 0 "cat": expected "node_name"'):
         corpus.load(path, ClassList(("cat",), 0))
+
+
+def test_a_damaged_cache_file_is_made_anew(tiny_clip, tmp_path):
+    expected = corpus.features(tiny_clip, ["a cat."], tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:20])
+    assert torch.equal(corpus.features(tiny_clip, ["a cat."], tmp_path), expected)
+    assert torch.equal(corpus.features(tiny_clip, ["a cat."], tmp_path), expected)

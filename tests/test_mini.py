@@ -128,3 +128,13 @@ def test_the_held_out_style_looks_different(world):
     for flat, crayon in pairs:
         assert np.abs(flat - crayon).mean() > 5
     assert all((a[0] != b[0]).any() for a, b in itertools.pairwise(pairs))
+
+
+@pytest.mark.parametrize("content", ['{"images": []}', '{"info": {"description": "COCO 2014"}}', "[]", "not JSON"])
+def test_an_annotation_file_of_somebody_else_is_left_alone(tmp_path, content):
+    annotations = tmp_path / "instances.json"
+    annotations.write_text(content)
+    with pytest.raises(ValueError, match="is left alone"):
+        mini.prepare(tmp_path / "images", annotations, 2)
+    assert annotations.read_text() == content
+    assert not (tmp_path / "images").exists()

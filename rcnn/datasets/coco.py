@@ -49,6 +49,8 @@ def read(annotations, images, classes):
     row = {image: i for i, image in enumerate(ids)}
     labels = torch.full((len(ids), len(classes)), -1, dtype=torch.int8)
     for annotation in coco.dataset["annotations"]:
+        if not {"image_id", "category_id"} <= set(annotation):
+            raise ValueError(f"{annotations}: annotation {annotation.get('id')} has no image_id or no category_id")
         if annotation["image_id"] not in row:
             raise ValueError(f"{annotations}: annotation {annotation.get('id')} is of unknown image {annotation['image_id']}")
         if annotation["category_id"] in column:
@@ -66,10 +68,9 @@ def read(annotations, images, classes):
 
 def inside(root, name):
     """The path of `name` under `root`; a name that leads out of it is refused."""
-    path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
+    if Path(name).is_absolute() or ".." in Path(name).parts:
         raise ValueError(f"file name {name!r} leads out of the image folder {root}")
-    return path
+    return root / name
 
 
 def _open(path):

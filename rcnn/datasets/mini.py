@@ -16,6 +16,16 @@ SEED = 2025  # not one of the seeds of the mini CLIP's training pictures
 SIDES = (96, 192)  # pixels
 
 
+MARK = "mini benchmark of rcnn"
+
+
+def _description(annotations):
+    try:
+        return str(json.loads(annotations.read_text())["info"]["description"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 def prepare(images, annotations, count, drawings=DRAWINGS):
     """Draw the benchmark unless it is there already.
 
@@ -24,12 +34,23 @@ def prepare(images, annotations, count, drawings=DRAWINGS):
         annotations: path of the COCO annotation file. It is written last, so its presence means that all is there.
         count: pictures.
         drawings: the world to draw.
+
+    Raises:
+        ValueError: the annotation file is there and is somebody else's.
     """
     drawings = Path(drawings)
-    made_from = f"{count} pictures, style {STYLE}, seed {SEED}, drawings {hashlib.sha256(drawings.read_bytes()).hexdigest()}"
+    made_from = (
+        f"{MARK}: {count} pictures, style {STYLE}, seed {SEED}, drawings {hashlib.sha256(drawings.read_bytes()).hexdigest()}"
+    )
     annotations, images = Path(annotations), Path(images)
-    if annotations.exists() and json.loads(annotations.read_text())["info"].get("description") == made_from:
-        return
+    if annotations.exists():
+        found = _description(annotations)
+        if found == made_from:
+            return
+        if not found.startswith(MARK):
+            raise ValueError(
+                f"{annotations} is not of the mini benchmark and is left alone; for other images set dataset.kind=coco"
+            )
     world = World.load(drawings)
     kinds = {parent for thing in world.objects.values() for parent in thing.parents}
     names = [*world.objects, *sorted(kinds), *world.scenes]

@@ -4,7 +4,7 @@ import os
 from typing import NamedTuple
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
 from rcnn import mssa
@@ -17,8 +17,8 @@ class ViewBatch(NamedTuple):
 
 
 class _Views(Dataset):
-    def __init__(self, images, size, counts):
-        self.images, self.size, self.counts = images, size, counts
+    def __init__(self, images, size, counts, upright):
+        self.images, self.size, self.counts, self.upright = images, size, counts, upright
 
     def __len__(self):
         return len(self.images)
@@ -28,8 +28,10 @@ class _Views(Dataset):
         try:
             if not isinstance(image, Image.Image):
                 image = Image.open(image)
+            if self.upright:
+                image = ImageOps.exif_transpose(image)
             return index, mssa.views(image, self.size, self.counts)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises for bad files
+        except Exception as error:  # Pillow's decoders raise nearly every kind for a bad file
             return index, str(error) or type(error).__name__
 
 
@@ -39,7 +41,7 @@ def _collate(items):
     return ViewBatch([i for i, _ in good], pixels, {i: why for i, why in items if not torch.is_tensor(why)})
 
 
-def batches(images, size, counts, batch_size, workers=0):
+def batches(images, size, counts, batch_size, workers=0, upright=False):
     """Batches of views, in order.
 
     Args:
@@ -48,10 +50,12 @@ def batches(images, size, counts, batch_size, workers=0):
         counts: snippets on a side (`mssa.views`).
         batch_size: images a batch.
         workers: processes; 0 decodes in this one.
+        upright: turn photographs as their EXIF data say; the benchmarks, like the authors' code, do not.
 
     Returns:
         A sized iterable of ViewBatch.
     """
     # no more processes than cores, and none for a handful of images
-    workers = min(workers, len(os.sched_getaffinity(0)), len(images) // batch_size)
-    return DataLoader(_Views(images, size, counts), batch_size, num_workers=workers, collate_fn=_collate)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(workers, cores, len(images) // batch_size)
+    return DataLoader(_Views(images, size, counts, upright), batch_size, num_workers=workers, collate_fn=_collate)

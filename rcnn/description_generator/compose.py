@@ -1,4 +1,4 @@
-"""Sentences of a text corpus, composed from the facts a language model gave for a class (paper 3.3, METHOD 2)."""
+"""Sentences of a text corpus, composed from the facts a language model gave for a class (paper 3.3)."""
 
 IS = ("a", "an", "used")
 NOTHING = ("has", "often", "typically", "may", "can")
