@@ -68,3 +68,15 @@ def test_class_pull_is_each_classs_sum_times_the_share_of_a_batch():
         own = [t[i].double() for i in range(6) if targets[i] == c]
         torch.testing.assert_close(pull[c], sum(own, torch.zeros(3, dtype=torch.float64)) * 2 / 6)
     assert pull.dtype == torch.float64
+
+
+def test_the_gradient_of_the_reconstruction_loss_is_the_same_to_the_bit_every_time():
+    generator = torch.Generator().manual_seed(0)
+    z, t = (F.normalize(torch.randn(n, 128, generator=generator), dim=1) for n in (84, 2048))
+    targets = torch.randint(84, (2048,), generator=generator)
+    gradients = []
+    for _ in range(20):
+        w = z.clone().requires_grad_()
+        losses.reconstruction_loss(w, t, targets).backward()
+        gradients.append(w.grad)
+    assert all(torch.equal(gradients[0], g) for g in gradients)
