@@ -83,6 +83,7 @@ class DatasetConfig:
 @dataclass(frozen=True)
 class EvaluateConfig:
     counts: tuple[int, ...] = option((2, 3), "MSSA: snippets on a side; [2, 3] cuts 4 and 9")
+    temperature: float = option(1 / 20, "τ_s of the softmax over patches; the paper names none, the authors' code has 1/20")
     top_k: tuple[int, ...] = option((3, 5), "k of precision, recall and F1")
     bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none")
     batch_size: int = option(16, "images at a time")
@@ -91,6 +92,8 @@ class EvaluateConfig:
     def __post_init__(self):
         for key, least in (("counts", 1), ("top_k", 1), ("bootstrap", 0), ("batch_size", 1), ("workers", 0)):
             _at_least(f"evaluate.{key}", least, getattr(self, key))
+        if self.temperature <= 0:
+            raise ValueError(f"evaluate.temperature: expected more than 0, got {self.temperature}")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ OVERRIDES = ("device", "dataset.", "evaluate.", "clip.weights", "clip.trust_torc
 
 
 @torch.inference_mode()
-def score_images(model, paths, rows, counts, batch_size, workers):
+def score_images(model, paths, rows, counts, temperature, batch_size, workers):
     """Scores of all images by all rows, without and with MSSA, from one pass of the image encoder.
 
     Args:
@@ -34,6 +34,7 @@ def score_images(model, paths, rows, counts, batch_size, workers):
         paths: B image files.
         rows: name -> (C, D) class embeddings.
         counts: snippets on a side.
+        temperature: τ_s.
         batch_size: images at a time.
         workers: decoding processes.
 
@@ -54,7 +55,7 @@ def score_images(model, paths, rows, counts, batch_size, workers):
             continue
         features = model.encode_views(batch.pixels)
         for variant, used in variants.items():
-            parts = torch.stack(mssa.score(features, stacked, used)).cpu()  # (2, b, rows · C)
+            parts = torch.stack(mssa.score(features, stacked, used, temperature)).cpu()  # (2, b, rows · C)
             for row, scores in zip(rows, parts.split(classes, 2), strict=True):
                 out[row, variant][:, batch.indices] = scores
     if broken:
@@ -156,7 +157,7 @@ def evaluate(settings, model, images):
         if not (images.labels[:, first:] == 1).any():
             raise ValueError(f"{task}: no image shows any of the {len(classes) - first} classes that it scores")
     e = settings.evaluate
-    scores = score_images(model, images.paths, rows, e.counts, e.batch_size, e.workers)
+    scores = score_images(model, images.paths, rows, e.counts, e.temperature, e.batch_size, e.workers)
     scored = time.perf_counter() - began
     tasks = {
         task: {

@@ -32,10 +32,11 @@ class Tagger:
         class_names: C names.
         class_embeddings: (C, D) unit vectors.
         counts: MSSA's snippets on a side; () for the plain score, which is faster.
+        temperature: τ_s of the softmax over patches.
     """
 
-    def __init__(self, model, class_names, class_embeddings, counts=()):
-        self.model, self.class_names, self.counts = model, list(class_names), tuple(counts)
+    def __init__(self, model, class_names, class_embeddings, counts=(), temperature=mssa.TEMPERATURE):
+        self.model, self.class_names, self.counts, self.temperature = model, list(class_names), tuple(counts), temperature
         self.class_embeddings = class_embeddings.to(model.device)
 
     @classmethod
@@ -52,7 +53,7 @@ class Tagger:
         rows, facts = checkpoint.read_run(run)
         settings = config.override(facts["config"], [f"{k}={json.dumps(v, default=str)}" for k, v in overrides.items()])
         model = command.load_clip(settings, facts)
-        return cls(model, facts["class_names"], rows[facts["method"]], settings.evaluate.counts)
+        return cls(model, facts["class_names"], rows[facts["method"]], settings.evaluate.counts, settings.evaluate.temperature)
 
     @torch.inference_mode()
     def stream(self, images, top=5, batch_size=8, workers=0):
@@ -75,9 +76,11 @@ class Tagger:
                 yield index, None, problem
             if not batch.indices:
                 continue
-            scores = sum(mssa.score(self.model.encode_views(batch.pixels), self.class_embeddings, self.counts)) / 2
-            for index, best in zip(batch.indices, zip(*scores.topk(top, dim=1), strict=True), strict=True):
-                yield index, [(self.class_names[c], s) for s, c in zip(*(v.tolist() for v in best), strict=True)], None
+            features = self.model.encode_views(batch.pixels)
+            scores = sum(mssa.score(features, self.class_embeddings, self.counts, self.temperature)) / 2
+            cosines, columns = (best.tolist() for best in scores.topk(top, dim=1))
+            for index, column, cosine in zip(batch.indices, columns, cosines, strict=True):
+                yield index, [(self.class_names[c], s) for c, s in zip(column, cosine, strict=True)], None
 
     def tag(self, images, top=5):
         """Tags of each image: a list of (class name, score), best first.

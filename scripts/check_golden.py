@@ -108,7 +108,8 @@ def check(path):
         ours = np.asarray(ours.detach() if torch.is_tensor(ours) else ours, dtype=np.float64)
         if ours.shape != expected.shape:
             raise SystemExit(f"{path}: {name}: expected shape {expected.shape}, got {ours.shape}")
-        error = float(np.nan_to_num(np.abs(ours - expected), nan=np.inf).max() / max(np.abs(expected).max(), 1e-12))
+        difference = np.nan_to_num(np.abs(ours - expected), nan=np.inf).max(initial=0)
+        error = float(difference / max(np.abs(expected).max(initial=0), 1e-12))
         worst, seen = max(worst, (error, name)), seen | {name}
         print(f"  {name:24} {error:.1e}{'  TOO FAR' if error > TOLERANCE else ''}")
     if missed := sorted(set(golden.files) - seen):

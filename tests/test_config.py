@@ -175,7 +175,7 @@ def leaf(field, kind):
     """Values of one option's type."""
     if field.name in CHOICES:
         return st.sampled_from(CHOICES[field.name])
-    whole, number = st.integers(1, 2**63), st.floats(0, 1e300)
+    whole, number = st.integers(1, 2**63), st.floats(1e-9, 1e300)
     words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
     if field.metadata["path"]:
         words = words.map(lambda w: os.path.abspath(w) if w else w)
