@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from rcnn import corpus
+from rcnn import clip, corpus
 from rcnn.classes import ClassList
 from rcnn.datasets import coco, mini
 from rcnn.datasets.drawing import STYLES, Shape, World, draw
@@ -138,3 +139,18 @@ def test_an_annotation_file_of_somebody_else_is_left_alone(tmp_path, content):
         mini.prepare(tmp_path / "images", annotations, 2)
     assert annotations.read_text() == content
     assert not (tmp_path / "images").exists()
+
+
+def test_the_script_that_trains_the_clip_writes_one_that_loads_and_refuses_other_settings(tmp_path):
+    command = [sys.executable, ROOT / "scripts" / "train_mini_clip.py", "--pool", "30", "--cache", tmp_path]
+    output = tmp_path / "clip.safetensors"
+    subprocess.run([*command, "--steps", "1", "--output", output], check=True, capture_output=True)
+    model = clip.load(None, None, output)
+    assert (model.image.image_size, model.image.grid) == (64, 8)
+    first = load_file(output)
+    again = subprocess.run([*command, "--steps", "1", "--output", output], check=True, capture_output=True, text=True)
+    assert "continue at step 1" in again.stdout
+    assert all(torch.equal(first[name], tensor) for name, tensor in load_file(output).items())
+    other = subprocess.run([*command, "--steps", "2", "--output", output], check=False, capture_output=True, text=True)
+    assert other.returncode == 2
+    assert "was made with other settings" in other.stderr
