@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import difflib
+import json
 import math
 import os
 import typing
@@ -174,39 +175,34 @@ def from_dict(cls, raw, prefix=""):
     return dataclasses.replace(config, **{n: os.path.abspath(os.path.expanduser(value)) for n, value in paths.items()})
 
 
-def known_keys(cls=Config, prefix=""):
-    """All dotted keys."""
-    keys = []
-    for f in dataclasses.fields(cls):
-        inner = typing.get_type_hints(cls)[f.name]
-        keys += known_keys(inner, f"{prefix}{f.name}.") if dataclasses.is_dataclass(inner) else [prefix + f.name]
-    return keys
-
-
-def describe(cls=Config, prefix=""):
-    """One line per key with its default, for --help."""
-    lines = []
+def options(cls=Config, prefix=""):
+    """(dotted key, field) of every option."""
     for f in dataclasses.fields(cls):
         inner = typing.get_type_hints(cls)[f.name]
         if dataclasses.is_dataclass(inner):
-            lines += describe(inner, f"{prefix}{f.name}.")
+            yield from options(inner, f"{prefix}{f.name}.")
         else:
-            default = list(f.default) if isinstance(f.default, tuple) else f.default
-            pair = f"{prefix}{f.name}={yaml.safe_dump(default, default_flow_style=True).splitlines()[0]}"
-            lines.append(f"  {pair:36} {f.metadata['help']}")
+            yield prefix + f.name, f
+
+
+def known_keys():
+    """All dotted keys."""
+    return [key for key, _ in options()]
+
+
+def describe():
+    """One line per key with its default, for --help."""
+    lines = []
+    for key, f in options():
+        default = list(f.default) if isinstance(f.default, tuple) else f.default
+        pair = f"{key}={yaml.safe_dump(default, default_flow_style=True).splitlines()[0]}"
+        lines.append(f"  {pair:36} {f.metadata['help']}")
     return lines
 
 
 def to_dict(config):
-    """Plain nested dictionaries, ready for JSON or YAML."""
-    plain = dataclasses.asdict(config)
-
-    def lists(value):
-        if isinstance(value, dict):
-            return {k: lists(v) for k, v in value.items()}
-        return list(value) if isinstance(value, tuple) else value
-
-    return lists(plain)
+    """Plain nested dictionaries with lists for tuples, ready for JSON or YAML."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def _coerce(value, kind, key):

@@ -112,11 +112,11 @@ def features(model, sentences, cache=None):
         (M, D) float32 unit vectors on the CPU.
     """
     distinct = {s: i for i, s in enumerate(dict.fromkeys(sentences))}
-    tokens = clip.tokenize(list(distinct), len(model.text.positional_embedding))
     key = hashlib.sha256(json.dumps([model.fingerprint, *distinct]).encode()).hexdigest()[:32]
     path = Path(cache) / f"text_{key}.safetensors" if cache else None
     encoded = _cached(path) if path else None
     if encoded is None:
+        tokens = clip.tokenize(list(distinct), len(model.text.positional_embedding))
         encoded = model.text.encode(tokens, progress=lambda groups: tqdm(groups, "encode sentences", delay=2))
         if path:
             with replace_file(path) as file:

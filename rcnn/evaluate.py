@@ -64,6 +64,11 @@ def score_images(model, paths, rows, counts, temperature, batch_size, workers):
     return out
 
 
+def shows_any(labels, first):
+    """(B,) whether an image has a positive label in the columns from `first`: the images that a task is measured on."""
+    return (labels[:, first:] == 1).any(1)
+
+
 def measure(scores, labels, first, top_k, weights):
     """Metrics of one row on one task, with 95 % intervals.
 
@@ -77,7 +82,7 @@ def measure(scores, labels, first, top_k, weights):
     Returns:
         ({metric: value in percent}, {metric: (R,) resampled values})
     """
-    some = (labels[:, first:] == 1).any(1)
+    some = shows_any(labels, first)
     s, y = scores[some, first:], labels[some, first:]
     values = {"mAP": 100 * metrics.average_precision(s, y).mean().item()}
     samples = {}
@@ -105,7 +110,7 @@ def compare(scores, labels, classes, top_k, bootstrap, seed):
         ks = [k for k in top_k if k <= len(classes) - first]
         if len(ks) < len(top_k):
             print(f"{task}: no top-k for k above {len(classes) - first}, the number of classes")
-        images = int((labels[:, first:] == 1).any(1).sum())
+        images = int(shows_any(labels, first).sum())
         weights = None
         if bootstrap:
             rng = np.random.default_rng([seed, first])
@@ -154,18 +159,16 @@ def evaluate(settings, model, images):
     rows, facts = checkpoint.read_run(settings.output)
     classes = ClassList(tuple(facts["class_names"]), facts["seen"])
     for task, first in classes.tasks.items():
-        if not (images.labels[:, first:] == 1).any():
+        if not shows_any(images.labels, first).any():
             raise ValueError(f"{task}: no image shows any of the {len(classes) - first} classes that it scores")
     e = settings.evaluate
     scores = score_images(model, images.paths, rows, e.counts, e.temperature, e.batch_size, e.workers)
     scored = time.perf_counter() - began
-    tasks = {
-        task: {
-            "images": int((images.labels[:, first:] == 1).any(1).sum()),
-            "positives_per_image": float((images.labels[:, first:] == 1).sum() / (images.labels[:, first:] == 1).any(1).sum()),
-        }
-        for task, first in classes.tasks.items()
-    }
+    tasks = {}
+    for task, first in classes.tasks.items():
+        count = int(shows_any(images.labels, first).sum())
+        positives = int((images.labels[:, first:] == 1).sum())
+        tasks[task] = {"images": count, "positives_per_image": positives / count}
     result = {
         "method": facts["method"],
         "rows": compare(scores, images.labels, classes, e.top_k, e.bootstrap, settings.seed),

@@ -46,11 +46,8 @@ def learn_names(folder, model, t, targets, classes, weight, settings, seed, iden
         learner.class_vectors.data = tensors["class_vectors"].to(model.device)
         optimiser.state[learner.class_vectors]["momentum_buffer"] = tensors["momentum"].to(model.device)
         trace = facts["losses"]
-    amp = settings.amp
-    if amp and model.device.type != "cuda":
-        raise ValueError("train.amp: needs a CUDA GPU; this run is on the CPU")
     epochs = optimise.learn(
-        learner, optimiser, t, targets, weight, rates, settings.batch_size, seed, len(trace), amp,
+        learner, optimiser, t, targets, weight, rates, settings.batch_size, seed, len(trace), settings.amp,
     )  # fmt: skip
     bar = tqdm(total=settings.epochs, initial=len(trace), desc=f"learn {folder.name}", unit="epoch", delay=0.5)
     for epoch, loss in epochs:
@@ -118,20 +115,21 @@ def learn_rows(settings, model, classes):
         must_be_same(output, checkpoint.read_run(output)[1]["identity"], identity)
     encoded = time.perf_counter() - began
     pull = losses.class_pull(features, samples.targets, count, train.batch_size)
-    learned = {}
-    for name, weight in weights_to_learn(train).items():
-        rows[name], learned[name] = learn_names(
-            output / name, model, features, samples.targets, count, weight, train, settings.seed, identity
-        )
-        learned[name] |= optimality(name, rows[name], pull, weight, train.batch_size)
     began = time.perf_counter()
     optimum = closed_form.minimise(pull, train.pair_weight)
-    rows["closed_form"] = optimum.class_embeddings
     best = losses.expected_loss(optimum.class_embeddings, pull, train.pair_weight, train.batch_size).item()
     print(
         f"closed_form: expected loss of a step {best:.3f}, certified to {optimum.gap:.1e}, "
         f"{optimum.iterations} Newton steps, {time.perf_counter() - began:.3f} s"
     )
+    learned = {}
+    for name, weight in weights_to_learn(train).items():
+        rows[name], learned[name] = learn_names(
+            output / name, model, features, samples.targets, count, weight, train, settings.seed, identity
+        )
+        own = optimum if weight == train.pair_weight else closed_form.minimise(pull, weight)
+        learned[name] |= optimality(name, rows[name], own, pull, weight, train.batch_size)
+    rows["closed_form"] = optimum.class_embeddings
     record = {
         "sentences": len(samples.sentences),
         "encode_seconds": encoded,
@@ -148,9 +146,8 @@ def weights_to_learn(settings):
     return ({"cnr": 0.0} if settings.ablation else {}) | {"cnr_pbl": settings.pair_weight}
 
 
-def optimality(name, z, pull, weight, batch_size):
+def optimality(name, z, optimum, pull, weight, batch_size):
     """How far learned names are above the least expected loss that any class embeddings can have; printed and returned."""
-    optimum = closed_form.minimise(pull, weight)
     bound = losses.expected_loss(optimum.class_embeddings, pull, weight, batch_size).item() - optimum.gap
     reached = losses.expected_loss(z, pull, weight, batch_size).item()
     print(
@@ -170,6 +167,8 @@ def train(settings, classes):
     if not settings.corpus.path:
         raise ValueError("corpus.path: expected the class descriptions, got null")
     model = command.load_clip(settings)
+    if settings.train.amp and model.device.type != "cuda":
+        raise ValueError("train.amp: needs a CUDA GPU; this run is on the CPU")
     rows, facts = learn_rows(settings, model, classes)
     output = Path(settings.output)
     with replace_file(output / "config.yaml") as file:  # for people; the embeddings carry it too

@@ -5,6 +5,7 @@ import math
 import pytest
 import recipe
 import torch
+from equations import layer_norm, linear
 
 from rcnn import clip
 
@@ -15,15 +16,6 @@ HEADS, LAYERS, PATCH, GRID = 2, 3, 16, 14
 def images():
     pictures = torch.stack([torch.from_numpy(recipe.image(7, i, 224, 224)) for i in range(2)])
     return (pictures.permute(0, 3, 1, 2) / 255 - 0.45) / 0.27
-
-
-def layer_norm(state, name, x):
-    x = x - x.mean(-1, keepdim=True)
-    return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * state[f"{name}.weight"] + state[f"{name}.bias"]
-
-
-def linear(state, name, x):
-    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
 
 
 def projections(state, block, x):

@@ -4,21 +4,13 @@ import math
 
 import pytest
 import torch
+from equations import layer_norm, linear
 from torch.nn import functional as F
 
 from rcnn import clip
 from rcnn.prompt_learner import PromptLearner
 
 HEADS, LAYERS, CONTEXT = 2, 3, 77
-
-
-def layer_norm(state, name, x):
-    x = x - x.mean(-1, keepdim=True)
-    return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * state[f"{name}.weight"] + state[f"{name}.bias"]
-
-
-def linear(state, name, x):
-    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
 
 
 def plain_features(state, embeddings, end):

@@ -183,8 +183,8 @@ class Pencil:
             self._one(points, shape.width * scale, rgb + self.rng.normal(0, 5, 3))
 
     def _one(self, points, width, rgb):
-        reach = min(self.size.mean(), 3 * np.ptp(points, axis=0).max())  # small shapes get a thin, steady outline
         if self.style == "crayon":  # pale fill, dark wobbly outline
+            reach = min(self.size.mean(), 3 * np.ptp(points, axis=0).max())  # small shapes get a thin, steady outline
             points = points + self.rng.normal(0, 0.006 * reach, points.shape)
             fill, dark = 0.7 * rgb + 0.3 * 255, 0.35 * rgb
         else:

@@ -14,9 +14,7 @@ DRAWINGS = Path(__file__).resolve().parents[2] / "data" / "mini" / "drawings.yam
 STYLE = "crayon"  # the style that the mini CLIP has never seen
 SEED = 2025  # not one of the seeds of the mini CLIP's training pictures
 SIDES = (96, 192)  # pixels
-
-
-MARK = "mini benchmark of rcnn"
+MARK = "mini benchmark of rcnn"  # begins the description in an annotation file of ours
 
 
 def _description(annotations):
