@@ -1,6 +1,7 @@
 """The ordered list of classes, seen first, then unseen: everything indexed by class uses its order."""
 
 import hashlib
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,26 +12,38 @@ class ClassList:
     """Class names and how many of them, from the front, are "seen".
 
     Nothing here is trained on images, so both groups are new to the method; the split is that of the benchmarks.
+
+    Attributes:
+        names: C strings.
+        seen: how many are seen.
+        notes: C strings that tell homonyms apart, a meaning or an identifier, "" for most; or none at all.
     """
 
     names: tuple
     seen: int
+    notes: tuple = ()
 
     def __post_init__(self):
         if not self.names:
             raise ValueError("the class list is empty")
-        if twice := [name for name, n in Counter(name.lower() for name in self.names).items() if n > 1]:
+        notes = self.notes or [""] * len(self.names)
+        listed = Counter((name.lower(), note) for name, note in zip(self.names, notes, strict=True))
+        if twice := [name for (name, _), n in listed.items() if n > 1]:
             raise ValueError(f"these classes are listed twice: {', '.join(twice)}")
 
     @classmethod
     def read(cls, seen=None, unseen=None):
         """From text files with one name a line; blank lines and lines that start with # are skipped.
 
+        "crane [a wading bird]" is the class "crane" with a note that tells it from another "crane".
+
         Args:
             seen, unseen: paths; one may be None.
         """
         groups = [_read_names(path) if path else [] for path in (seen, unseen)]
-        return cls(tuple(groups[0] + groups[1]), len(groups[0]))
+        both = groups[0] + groups[1]
+        notes = tuple(note for _, note in both)
+        return cls(tuple(name for name, _ in both), len(groups[0]), notes if any(notes) else ())
 
     def __len__(self):
         return len(self.names)
@@ -47,9 +60,11 @@ class ClassList:
 
 
 def _read_names(path):
+    """(name, note) of every class in a list."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no class list {path}; expected a text file with one class name a line")
+    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
     # "_" in a name stands for a space, as in the lists of NUS-WIDE's tools
-    lines = (line.strip().replace("_", " ") for line in path.read_text(encoding="utf-8-sig").splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+    parts = (re.fullmatch(r"(.+?)(?:\s*\[(.*)\])?", line) for line in lines if line and not line.startswith("#"))
+    return [(part[1].replace("_", " ").strip(), (part[2] or "").strip()) for part in parts]

@@ -10,9 +10,10 @@ import torch
 from rcnn import clip, config
 
 
-def parser(name, description, keys=True):
-    """An argument parser of `python -m rcnn.<name>`; with `keys` its help lists every configuration key."""
-    epilog = "configuration keys (key=value on the command line wins over the file):\n" + "\n".join(config.describe())
+def parser(name, description, keys=config.Config):
+    """An argument parser of `python -m rcnn.<name>`; its help lists every configuration key of the class `keys`, if any."""
+    lines = config.describe(keys) if keys else []
+    epilog = "\n".join(["configuration keys (key=value on the command line wins over the file):", *lines])
     return argparse.ArgumentParser(
         prog=f"python -m rcnn.{name}",
         description=description,

@@ -34,7 +34,7 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class ClassesConfig:
-    seen: str | None = option(None, "text file, one class name a line", path=True)
+    seen: str | None = option(None, "text file, one class name a line; 'crane [a wading bird]' settles its sense", path=True)
     unseen: str | None = option(None, "text file of the classes that ZSL scores; they come after the seen ones", path=True)
 
 
@@ -111,15 +111,56 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
-def load(path, overrides=()):
+@dataclass(frozen=True)
+class DescribeConfig:
+    output: str = option("outputs/corpus.json", "the corpus; its answers and a report on it go beside it", path=True)
+    classes: ClassesConfig = field(default_factory=ClassesConfig)
+    context: str | None = option(None, "what the list is about, to settle senses: 'animals of the savanna'")
+    model: str = option("gpt-4o-mini", "name of the model at the service; the default is the paper's")
+    base_url: str | None = option(None, "service, such as http://localhost:11434/v1; null: OpenAI")
+    temperature: float | None = option(0.7, "of sampling; null: not sent, for models that take none")
+    max_tokens: int = option(1000, "cap of an answer; one that is cut is asked for once more with twice as many")
+    attributes: int = option(9, "visual cues an answer, in each of two styles")
+    attribute_rounds: int = option(3, "answers in each style")
+    narrower: int = option(10, "narrower kinds an answer")
+    broader: int = option(3, "broader kinds an answer")
+    hierarchy_rounds: int = option(3, "answers")
+    scenes: int = option(20, "scenes an answer")
+    scene_rounds: int = option(1, "answers")
+    drop_listed_kinds: bool = option(False, "leave out kinds that are classes of the list, which pull learned names together")
+    mode: str = option("clean", "how sentences are composed: clean, or compat with the authors' corpus")
+    concurrency: int = option(8, "requests at a time")
+    timeout: float = option(120.0, "seconds for one request")
+    retries: int = option(5, "further tries after a 409, 429, 5xx, a network error or a reply that is none")
+    poll: float = option(30.0, "seconds between looks at a batch")
+    input_price: float | None = option(None, "USD for a million tokens in; null: known for gpt-4o-mini only")
+    output_price: float | None = option(None, "USD for a million tokens out")
+
+    def __post_init__(self):
+        counts = ("attributes", "narrower", "broader", "scenes", "attribute_rounds", "hierarchy_rounds", "scene_rounds")
+        for key in (*counts, "max_tokens", "concurrency"):
+            _at_least(key, 1, getattr(self, key))
+        for key in ("retries", "temperature", "input_price", "output_price"):
+            if getattr(self, key) is not None:
+                _at_least(key, 0, getattr(self, key))
+        if self.mode not in ("clean", "compat"):
+            raise ValueError(f"mode: expected clean or compat, got {self.mode!r}")
+        if self.timeout <= 0 or self.poll <= 0:
+            raise ValueError("timeout, poll: expected more than 0 seconds")
+        if (self.input_price is None) != (self.output_price is None):
+            raise ValueError("input_price, output_price: expected both or neither")
+
+
+def load(path, overrides=(), cls=Config):
     """Read a configuration.
 
     Args:
         path: YAML file.
         overrides: "key=value" strings with dotted keys, such as "train.epochs=5"; they win over the file.
+        cls: Config or DescribeConfig.
 
     Returns:
-        Config
+        an instance of `cls`.
 
     Raises:
         FileNotFoundError, ValueError: no file, bad YAML, an unknown key (with the nearest name), a value of another type.
@@ -133,11 +174,11 @@ def load(path, overrides=()):
         raise ValueError(f"{path} is not YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{path}: expected key: value pairs, got {type(raw).__name__}")
-    return override(raw, overrides)
+    return override(raw, overrides, cls)
 
 
-def override(raw, overrides):
-    """Config of a nested dictionary and "key=value" strings that win over it."""
+def override(raw, overrides, cls=Config):
+    """Configuration of a nested dictionary and "key=value" strings that win over it."""
     raw = copy.deepcopy(raw)
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -153,21 +194,22 @@ def override(raw, overrides):
             place[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ValueError(f"{text}: the value is not YAML: {error}") from None
-    return from_dict(Config, raw)
+    return from_dict(cls, raw)
 
 
-def from_dict(cls, raw, prefix=""):
-    """Build the dataclass `cls` from nested dictionaries, strictly."""
+def from_dict(cls, raw, prefix="", root=None):
+    """Build the dataclass `cls` from nested dictionaries, strictly; `root` is the whole that it is a section of."""
+    root = root or cls
     if not isinstance(raw, dict):
         raise ValueError(f"{prefix.rstrip('.')}: expected a section of key: value pairs, got {raw!r}")
     fields, types = {f.name: f for f in dataclasses.fields(cls)}, typing.get_type_hints(cls)
     values = {}
     for name, value in raw.items():
         if name not in fields:
-            near = difflib.get_close_matches(prefix + str(name), known_keys(), 1, 0)
+            near = difflib.get_close_matches(prefix + str(name), known_keys(root), 1, 0)
             raise ValueError(f"unknown configuration key {prefix}{name}; the nearest is {near[0]}")
         if dataclasses.is_dataclass(types[name]):
-            values[name] = from_dict(types[name], value, f"{prefix}{name}.")
+            values[name] = from_dict(types[name], value, f"{prefix}{name}.", root)
         else:
             values[name] = _coerce(value, types[name], prefix + name)
     config = cls(**values)
@@ -185,15 +227,15 @@ def options(cls=Config, prefix=""):
             yield prefix + f.name, f
 
 
-def known_keys():
+def known_keys(cls=Config):
     """All dotted keys."""
-    return [key for key, _ in options()]
+    return [key for key, _ in options(cls)]
 
 
-def describe():
+def describe(cls=Config):
     """One line per key with its default, for --help."""
     lines = []
-    for key, f in options():
+    for key, f in options(cls):
         default = list(f.default) if isinstance(f.default, tuple) else f.default
         pair = f"{key}={yaml.safe_dump(default, default_flow_style=True).splitlines()[0]}"
         lines.append(f"  {pair:36} {f.metadata['help']}")

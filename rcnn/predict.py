@@ -142,7 +142,7 @@ FORMATS = {"table": write_table, "csv": write_csv, "json": write_json}
 
 
 def main(argv=None):
-    parser = command.parser("predict", __doc__, keys=False)
+    parser = command.parser("predict", __doc__, keys=None)
     parser.add_argument("images", nargs="+", metavar="IMAGES-OR-FOLDER", help="image files, or folders to search through")
     parser.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run of rcnn.train")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes per image (default 5)")

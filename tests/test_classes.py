@@ -34,6 +34,14 @@ def test_names_beyond_ascii_are_kept(write):
     assert ClassList.read(write("seen.txt", "café\n犬\n")).names == ("café", "犬")
 
 
+def test_a_note_in_brackets_tells_homonyms_apart_and_is_no_part_of_the_name(write):
+    classes = ClassList.read(write("seen.txt", "crane [a wading bird]\ncrane[a_machine]\ndog\n"), write("u.txt", "[x]\n"))
+    assert classes.names == ("crane", "crane", "dog", "[x]")
+    assert classes.notes == ("a wading bird", "a_machine", "", "")
+    with pytest.raises(ValueError, match="listed twice: crane"):
+        ClassList.read(write("seen.txt", "crane [bird]\ncrane [bird]\n"))
+
+
 def test_either_group_may_be_absent(write):
     path = write("list.txt", "dog\ncat\n")
     assert ClassList.read(seen=path) == ClassList(("dog", "cat"), 2)

@@ -1,10 +1,14 @@
 """Sentences composed from the facts of a class."""
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rcnn.description_generator.compose import attribute_clause, sentences
+from rcnn.description_generator.compose import attribute_clause, parse, prefix_clause, sentences
 
 
 @pytest.mark.parametrize(
@@ -110,3 +114,63 @@ def test_facts_are_left_alone(narrower, scenes):
     before = list(narrower), list(scenes)
     sentences("dog", narrower, [], [], scenes)
     assert (narrower, scenes) == before
+
+
+@pytest.mark.parametrize(
+    ("attribute", "clause"),
+    [
+        ("A tail", "is a tail"),
+        ("accessories", "is accessories"),
+        ("used up", "is used up"),
+        ("canopy: wide", "canopy: wide"),
+        ("hash marks", "hash marks"),
+        ("handle", "has handle"),
+        ("mayfly wings", "mayfly wings"),
+        ("typically, red", "typically, red"),
+    ],
+)
+def test_compat_finds_the_verb_by_a_prefix_as_the_authors_do(attribute, clause):
+    assert prefix_clause(attribute) == clause
+
+
+def test_compat_keeps_full_stops_and_duplicates():
+    made = sentences("fork", ["fork", "fork"], [], ["tines.", "tines."], ["Table - set."], mode="compat")
+    assert made == [
+        "a fork, which is a fork.",
+        "a fork, which is a fork.",
+        "a fork, which has tines..",
+        "a fork, which has tines..",
+        "a fork, which appears together with the Table - set.",
+    ]
+
+
+@given(*[st.lists(letters, max_size=4, unique=True) for _ in range(4)], st.sampled_from(["clean", "compat"]))
+def test_sentences_can_be_taken_apart_again(narrower, broader, attributes, scenes, mode):
+    # without narrower kinds, "a zebra, which is a b." may be a broader kind or an attribute
+    attributes = attributes if narrower else [f"x{a}" for a in attributes]
+    made = {"narrower": narrower, "broader": broader, "attributes": attributes, "scenes": scenes}
+    assert parse("zebra", sentences("zebra", **made, mode=mode), mode) == made
+
+
+def test_facts_are_found_in_sentences_of_every_form():
+    facts = {
+        "narrower": ["pug"],
+        "broader": ["pet", "animal"],
+        "attributes": ["a small pet", "an eager friend", "used to leads", "can bark", "has a tail", "ears", "is soft"],
+        "scenes": ["Park - on the grass"],
+    }
+    assert parse("dog", sentences("dog", **facts)) == facts
+
+
+AUTHORS = Path(os.environ.get("RCNN_AUTHORS_CORPUS", "data/authors/mscoco_post_llm.json"))
+
+
+@pytest.mark.skipif(not AUTHORS.is_file(), reason="the authors' corpus is not here; RCNN_AUTHORS_CORPUS can name it")
+def test_compat_composes_the_authors_corpus_byte_for_byte_from_its_facts():
+    text = AUTHORS.read_text()
+    made = {
+        key: {"node_name": name, "candidate_sentences": sentences(name, **parse(name, described, "compat"), mode="compat")}
+        for key, entry in json.loads(text).items()
+        for name, described in [(entry["node_name"], entry["candidate_sentences"])]
+    }
+    assert json.dumps(made, indent=4) == text

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rcnn import config
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("**/*.yaml"))
 
 
 @pytest.fixture
@@ -232,9 +232,10 @@ def test_help_shows_defaults():
     assert "  train.ablation=true " in lines
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_configuration_of_the_project_loads_and_survives_the_way_to_yaml_and_back(path, tmp_path):
-    settings = config.load(path)
+    kind = config.DescribeConfig if path.parent.name == "describe" else config.Config
+    settings = config.load(path, cls=kind)
     copy = tmp_path / "copy.yaml"
     copy.write_text(yaml.safe_dump(config.to_dict(settings)), encoding="utf-8")
-    assert config.load(copy) == settings
+    assert config.load(copy, cls=kind) == settings

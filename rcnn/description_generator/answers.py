@@ -1,0 +1,113 @@
+"""Raw answers of the language model, kept for good in an append-only file, so that nothing is ever paid for twice."""
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a service answered to one request."""
+
+    model: str  # the model that served it, by the service's own word
+    finish: str | None  # "stop", "length", "content_filter", …
+    text: str | None
+    refusal: str | None = None
+    usage: tuple | None = None  # tokens (in, out)
+
+    @classmethod
+    def from_completion(cls, raw):
+        """From the decoded JSON body of a chat completion; ValueError if it is not one."""
+        try:
+            choice = raw["choices"][0]
+            message, usage = choice["message"], raw.get("usage")
+            text, refusal = message.get("content"), message.get("refusal")
+            if not all(isinstance(part, str | None) for part in (text, refusal, choice.get("finish_reason"))):
+                raise TypeError
+            tokens = (int(usage["prompt_tokens"]), int(usage["completion_tokens"])) if usage else None
+            return cls(str(raw.get("model")), choice.get("finish_reason"), text, refusal, tokens)
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+            raise ValueError("the reply is not a chat completion") from None
+
+
+def key(base_url, body):
+    """Name of a request: a hash of the service and all that is sent to it."""
+    return hashlib.sha256(json.dumps([base_url, body], sort_keys=True).encode()).hexdigest()[:32]
+
+
+class Answers:
+    """The answers in a JSONL file; new ones are on the disk before `put` returns.
+
+    A torn line, left where a process was killed or a disk was full, is skipped, and its request is made again. Several
+    threads may share one object; a second process is refused, since two runs would pay for the same requests.
+    """
+
+    def __init__(self, path):
+        self.path, self.skipped, self.paid = Path(path), 0, [0, 0]  # paid: tokens (in, out) of the replies `put` here
+        self._replies, self._lock, self._file = {}, threading.Lock(), None
+        if self.path.exists():
+            for line in self.path.read_bytes().splitlines():
+                try:
+                    record = json.loads(line)
+                    usage = record["usage"] and tuple(record["usage"])
+                    reply = Reply(record["model"], record["finish"], record["text"], record["refusal"], usage)
+                    self._replies[record["key"]] = reply
+                except (ValueError, KeyError, TypeError):
+                    self.skipped += bool(line.strip())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def get(self, key):
+        """Reply or None."""
+        return self._replies.get(key)
+
+    def forget(self, keys):
+        """Ask these anew; the old answers stay in the file, the last one of a key counts."""
+        for key in keys:
+            self._replies.pop(key, None)
+
+    def put(self, key, reply, **about):
+        """Keep a reply, after `open`; `about` (class, task, round) is for people who read the file."""
+        record = json.dumps({"key": key, **about, **asdict(reply)}, ensure_ascii=False) + "\n"
+        with self._lock:
+            self._file.write(record.encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._replies[key] = reply
+            self.paid = [paid + new for paid, new in zip(self.paid, reply.usage or (0, 0), strict=True)]
+
+    def close(self):
+        """Let go of the file, and so of the right to write it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def open(self):
+        """Get ready for `put`; ValueError if another process is writing the same file."""
+        if self._file is not None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(self.path, "ab+")  # noqa: SIM115 - it stays open as long as the run
+        try:
+            _lock(file)
+        except BlockingIOError:
+            file.close()
+            raise ValueError(f"another run is writing {self.path}; wait for it, or choose another output=") from None
+        if file.tell() and file.seek(-1, os.SEEK_END) and file.read(1) != b"\n":
+            file.write(b"\n")  # end a torn line, so that the next record is whole
+        self._file = file
+
+
+def _lock(file):
+    with contextlib.suppress(ImportError):  # not on Windows
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

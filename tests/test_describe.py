@@ -1,0 +1,410 @@
+"""The description generator against a local service that answers, stalls, refuses, breaks off and lies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from language_server import completion, family, good_answer, serve
+
+from rcnn import describe
+from rcnn.classes import ClassList
+from rcnn.corpus import load
+from rcnn.description_generator import service
+
+ROOT = Path(__file__).parents[1]
+NAMES = ["rake", "spade", "hoe", "nikon", "mouse"]
+TASKS = 5 * (1 + 3 + 1) + 4 * 6  # triage, hierarchy and scenes of all; two styles of looks of all but the metadata
+
+
+@pytest.fixture
+def server():
+    with serve() as pair:
+        yield pair
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """No key of the user's, and no long pauses between tries."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(service.random, "uniform", lambda *_: 0.01)
+
+
+@pytest.fixture
+def run(tmp_path, server):
+    """Describe NAMES with the local service: run(*arguments) -> exit code."""
+    (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
+
+    def go(*arguments):
+        return describe.main([str(tmp_path / "names.txt"), f"output={tmp_path}/c.json", f"base_url={server[0]}", *arguments])
+
+    return go
+
+
+def small(*more):
+    """Settings for one round of everything."""
+    return ["attribute_rounds=1", "hierarchy_rounds=1", *more]
+
+
+def test_five_classes_from_an_empty_folder_become_a_corpus_that_training_reads(run, server, tmp_path):
+    assert not run()
+    assert len(server[1].seen) == TASKS
+    corpus = load(tmp_path / "c.json", ClassList(tuple(NAMES), 0))
+    assert "a old rake, which is a rake, which is a artefact." in corpus.sentences
+    assert "a hoe, which is a simple implement." in corpus.sentences
+    assert "a mouse, which appears together with the Shop - on a shelf under bright lamps" in corpus.sentences
+    assert list(json.loads((tmp_path / "c.json").read_text())["0"]) == ["node_name", "candidate_sentences"]
+
+
+def test_the_report_tells_models_senses_counts_and_cost(run, tmp_path):
+    run()
+    about = json.loads((tmp_path / "c.about.json").read_text())
+    assert about["models_served"] == {"stand-in-1": TASKS}
+    assert (about["replies"], about["tokens_in"], about["tokens_out"]) == (TASKS, 100 * TASKS, 50 * TASKS)
+    assert about["cost_usd"] == round(TASKS * (100 * 0.15 + 50 * 0.60) / 1e6, 4)
+    mouse = about["classes"]["4"]
+    assert (mouse["name"], mouse["kind"], mouse["gloss"]) == ("mouse", "object", "the everyday mouse seen in photographs")
+    assert (mouse["narrower"], mouse["broader"], mouse["attributes"], mouse["scenes"], mouse["sentences"]) == (3, 2, 5, 2, 18)
+    assert about["left_out_or_noted"]["attributes: duplicate"] == 4 * 2 * 5  # the same in three rounds
+
+
+def test_a_second_run_asks_nothing_and_writes_the_same_files(run, server, tmp_path):
+    run()
+    files = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert not run("concurrency=1")
+    assert len(server[1].seen) == TASKS
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == files
+
+
+@pytest.mark.parametrize("change", ["model=another", "temperature=0.1", "max_tokens=999", "attributes=8", "context=tools"])
+def test_whatever_shapes_an_answer_is_part_of_its_key(run, server, change):
+    run(*small())
+    asked = len(server[1].seen)
+    run(*small(change))
+    assert len(server[1].seen) > asked
+
+
+def test_the_gloss_is_in_every_prompt_after_triage_and_the_context_in_triage(run, server):
+    run(*small("context=garden tools"))
+    for body in server[1].seen:
+        prompt = body["messages"][1]["content"]
+        name = prompt.splitlines()[0].removeprefix("Label: ")
+        assert ("garden tools" in prompt) == (family(body) == "triage")
+        assert (f"Meaning: the everyday {name} seen" in prompt) == (family(body) != "triage")
+
+
+def test_a_sense_in_the_class_list_goes_before_the_models_choice(run, server, tmp_path):
+    (tmp_path / "names.txt").write_text("crane [a wading bird]\ncrane [a lifting machine]\n")
+    run(*small())
+    prompts = [body["messages"][1]["content"] for body in server[1].seen if family(body) == "hierarchy"]
+    assert sorted(p.splitlines()[1] for p in prompts) == ["Meaning: a lifting machine", "Meaning: a wading bird"]
+    assert [e["node_name"] for e in json.loads((tmp_path / "c.json").read_text()).values()] == ["crane", "crane"]
+
+
+def test_metadata_gets_scenes_and_broader_kinds_but_no_looks(run, server, tmp_path):
+    run()
+    asked = [family(b) for b in server[1].seen if "Label: nikon\n" in b["messages"][1]["content"]]
+    assert set(asked) == {"triage", "hierarchy", "scenes"}
+    entry = json.loads((tmp_path / "c.json").read_text())["3"]["candidate_sentences"]
+    assert entry[:2] == ["a nikon, which is a tool.", "a nikon, which is a artefact."]
+    assert all("appears together with" in s for s in entry[2:])
+
+
+def test_rounds_differ_by_their_seed_and_schemas_are_strict(run, server):
+    run()
+    rounds = [b["seed"] for b in server[1].seen if family(b) == "hierarchy" and "rake" in b["messages"][1]["content"]]
+    assert sorted(rounds) == [1, 2, 3]
+    for body in server[1].seen:
+        form = body["response_format"]["json_schema"]
+        assert form["strict"] is True
+        assert form["schema"]["additionalProperties"] is False
+        assert sorted(form["schema"]["required"]) == sorted(form["schema"]["properties"])
+        assert body["max_tokens"] == 1000
+
+
+def test_no_more_requests_are_under_way_than_allowed(run, server):
+    server[1].behave = lambda body, before: {"sleep": 0.02}
+    run("concurrency=3")
+    assert 2 <= server[1].most <= 3
+
+
+def once(plan):
+    """Misbehave on the first request of rake's scenes."""
+
+    def behave(body, before):
+        return plan if before == 0 and is_target(body) else None
+
+    return behave
+
+
+def always(plan):
+    return lambda body, before: plan if is_target(body) else None
+
+
+def is_target(body):
+    return family(body) == "scenes" and "Label: rake\n" in body["messages"][1]["content"]
+
+
+def asked_for_target(seen):
+    return sum(is_target(body) for body in seen)
+
+
+GOOD = json.dumps(good_answer("scenes", "Label: rake\n"))
+# fault -> (how the service behaves, requests for that task, exit code); retries=2 throughout
+FAULTS = {
+    "slow": (once({"sleep": 0.3}), 1, 0),
+    "slower than the timeout, once": (once({"sleep": 1.5}), 2, 0),
+    "429 with Retry-After, once": (once({"status": 429, "headers": {"Retry-After": "1"}, "body": {}}), 2, 0),
+    "429 always": (always({"status": 429, "body": {"error": {"message": "slow down"}}}), 3, 1),
+    "429 with Retry-After of an hour": (always({"status": 429, "headers": {"Retry-After": "3600"}, "body": {}}), 1, 1),
+    "500 once": (once({"status": 500, "raw": b"oops"}), 2, 0),
+    "503 always": (always({"status": 503, "raw": b"down"}), 3, 1),
+    "HTML with status 200, once": (once({"raw": b"<html>login</html>"}), 2, 0),
+    "JSON that is no completion, once": (once({"body": {"choices": None}}), 2, 0),
+    "body cut off, once": (once({"raw": b'{"id": "c", "choi', "cut": 500}), 2, 0),
+    "refusal, once": (once({"body": completion(None, refusal="I cannot")}), 2, 0),
+    "refusal, always": (always({"body": completion(None, refusal="I cannot")}), 3, 1),
+    "wrong schema, once": (once({"body": completion('{"scenes": ["Yard"]}')}), 2, 0),
+    "not JSON, always": (always({"body": completion("Here are some scenes")}), 3, 1),
+    "empty answer, once": (once({"body": completion("")}), 2, 0),
+    "finish_reason length, once": (once({"body": completion(GOOD[:30], finish="length")}), 2, 0),
+    "finish_reason length, always": (always({"body": completion(GOOD[:30], finish="length")}), 2, 1),
+    "finish_reason content_filter, once": (once({"body": completion(None, finish="content_filter")}), 2, 0),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_costs_no_more_requests_than_needed_and_only_its_own_class(run, server, tmp_path, capsys, fault):
+    server[1].behave, requests, code = FAULTS[fault]
+    assert (run(*small("retries=2", "timeout=1")) or 0) == code
+    assert asked_for_target(server[1].seen) == requests
+    others = [b for b in server[1].seen if not is_target(b)]
+    assert len(others) == 5 * 3 + 4 * 2 - 1  # all the rest was asked, once
+    assert (tmp_path / "c.json").exists() == (code == 0)
+    if code:
+        assert "rake: scenes 1: " in capsys.readouterr().err
+        assert "rake" in json.loads((tmp_path / "c.about.json").read_text())["failed"]
+        server[1].behave = lambda body, before: None
+        assert not run(*small())  # a later run asks for what failed, and for nothing else
+        assert len(server[1].seen) == len(others) + requests + 1
+
+
+def test_allow_partial_writes_what_there_is(run, server, tmp_path):
+    server[1].behave = always({"status": 503, "raw": b"down"})
+    assert run(*small("retries=0"), "--allow-partial") == 1
+    sentences = json.loads((tmp_path / "c.json").read_text())["0"]["candidate_sentences"]
+    assert sentences
+    assert not any("appears together" in s for s in sentences)
+
+
+def test_a_cut_answer_is_asked_for_with_a_doubled_cap(run, server):
+    server[1].behave = once({"body": completion(GOOD[:30], finish="length")})
+    run(*small("max_tokens=50"))
+    assert [b["max_tokens"] for b in server[1].seen if is_target(b)] == [50, 100]
+
+
+def test_a_complaint_tells_the_model_what_was_wrong(run, server):
+    server[1].behave = once({"body": completion('{"scenes": ["Yard"]}')})
+    run(*small())
+    first, second = [b["messages"] for b in server[1].seen if is_target(b)]
+    assert second[:2] == first
+    assert second[2] == {"role": "assistant", "content": '{"scenes": ["Yard"]}'}
+    assert "does not fit the JSON schema: scenes.0" in second[3]["content"]
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [
+        (400, {"message": "no such parameter: seed"}, "answered 400: no such parameter: seed"),
+        (401, {"message": "Incorrect API key provided: sk-secret-1234"}, "answered 401: Incorrect API key provided: <key>"),
+        (403, {"message": "country not supported"}, "answered 403: country not supported"),
+        (404, {"message": "model not found"}, "answered 404: model not found"),
+        (429, {"message": "You exceeded your quota", "code": "insufficient_quota"}, "answered 429: You exceeded your quota"),
+    ],
+)
+def test_what_no_retry_can_mend_stops_at_once_and_never_shows_the_key(run, server, tmp_path, monkeypatch, status, error, said):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1234")
+    server[1].behave = lambda body, before: {"status": status, "body": {"error": error}}
+    with pytest.raises(ValueError, match="answered") as caught:
+        run("concurrency=1")
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(server[1].seen) == 1
+    assert server[1].authorisation == {"Bearer sk-secret-1234"}
+    assert not any("sk-secret" in path.read_text() for path in tmp_path.iterdir())
+
+
+def test_a_service_that_is_not_there_ends_the_run_in_one_line(run, tmp_path):
+    (tmp_path / "names.txt").write_text("\n".join(f"tool {i}" for i in range(500)))
+    with pytest.raises(ValueError, match=r"tasks in a row failed; the last: http://127.0.0.1:1/v1/: .*refused"):
+        run("base_url=http://127.0.0.1:1/v1", "retries=1")
+
+
+def test_openai_without_a_key_is_an_error_that_says_what_to_set(run):
+    with pytest.raises(ValueError, match="OPENAI_API_KEY"):
+        run("base_url=null")
+
+
+def test_a_hint_of_the_service_holds_back_every_thread(run, server):
+    began, times = time.monotonic(), []
+
+    def behave(body, before):
+        times.append(time.monotonic() - began)
+        return {"status": 429, "headers": {"Retry-After": "1"}, "body": {}} if len(times) == 1 else {"sleep": 0.1}
+
+    server[1].behave = behave
+    assert not run(*small("concurrency=2"))
+    assert sum(t < times[0] + 0.9 for t in times) <= 3  # the first, and what was under way or just starting beside it
+
+
+def test_max_cost_stops_before_the_next_request_and_more_money_goes_on(run, server, tmp_path):
+    with pytest.raises(ValueError, match=r"--max-cost is 0\.0004"):
+        run("--max-cost", "0.0004", "concurrency=1")
+    assert len(server[1].seen) == 9  # of 0.000045 USD each
+    assert not run("--max-cost", "1")
+    assert len(server[1].seen) == TASKS
+
+
+def test_max_cost_wants_a_price(run):
+    with pytest.raises(ValueError, match="the price of llama is not known"):
+        run("--max-cost", "1", "model=llama")
+
+
+def test_dry_run_asks_nothing_and_counts_what_is_missing(run, server, tmp_path, capsys):
+    assert not run("--dry-run")
+    assert server[1].seen == []
+    assert "55 requests" in capsys.readouterr().out  # before triage nobody knows that one class is metadata
+    run()
+    capsys.readouterr()
+    run("--dry-run")
+    assert "0 requests" in capsys.readouterr().out
+
+
+def start(tmp_path, url, *arguments):
+    (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
+    command = [sys.executable, "-m", "rcnn.describe", f"{tmp_path}/names.txt", f"output={tmp_path}/c.json", f"base_url={url}"]
+    environment = {k: v for k, v in os.environ.items() if k != "OPENAI_API_KEY"}
+    return subprocess.Popen([*command, *arguments], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, process, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_killed_run_pays_again_only_for_what_was_under_way(run, server, tmp_path):
+    server[1].behave = lambda body, before: {"sleep": 0.1}
+    process = start(tmp_path, server[0], "concurrency=4")
+    wait_for(lambda: len(server[1].seen) >= 20, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    time.sleep(0.3)
+    stored = (tmp_path / "c.answers.jsonl").read_bytes().splitlines()
+    seen = len(server[1].seen)
+    assert seen - 4 <= len(stored) <= seen < TASKS
+    (tmp_path / "c.answers.jsonl").write_bytes(b"\n".join(stored) + b'\n{"key": "torn')  # a kill may come within a line
+    assert not run()
+    assert len(server[1].seen) == seen + TASKS - len(stored)
+    again = run()
+    assert not again
+    assert len(server[1].seen) == seen + TASKS - len(stored)
+
+
+def test_an_interrupt_drains_the_requests_under_way(server, tmp_path):
+    server[1].behave = lambda body, before: {"sleep": 0.5}
+    process = start(tmp_path, server[0], "concurrency=4")
+    wait_for(lambda: len(server[1].seen) >= 6, process)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "finishing the requests under way" in error
+    assert "Traceback" not in error
+    assert len((tmp_path / "c.answers.jsonl").read_bytes().splitlines()) == len(server[1].seen)
+    assert server[1].now == 0
+
+
+def test_two_runs_may_not_write_the_same_answers(run, server, tmp_path):
+    server[1].behave = lambda body, before: {"sleep": 0.3}
+    process = start(tmp_path, server[0], "concurrency=1")
+    wait_for(lambda: (tmp_path / "c.answers.jsonl").exists(), process)
+    with pytest.raises(ValueError, match="another run is writing"):
+        run()
+    process.kill()
+    process.communicate()
+
+
+def test_batches_make_the_same_corpus_at_half_the_price(run, server, tmp_path):
+    run()
+    live = (tmp_path / "c.json").read_bytes()
+    cost = json.loads((tmp_path / "c.about.json").read_text())["tokens_in"]
+    for path in tmp_path.glob("c.*"):
+        path.unlink()
+    asked = len(server[1].seen)
+    assert not run("--batch", "poll=0.01")
+    assert (tmp_path / "c.json").read_bytes() == live
+    assert json.loads((tmp_path / "c.about.json").read_text())["tokens_in"] == cost
+    assert len(server[1].seen) == asked
+    assert len(server[1].batches) == 2  # triage, then all the rest
+    assert not (tmp_path / "c.batch.json").exists()
+
+
+def test_what_a_batch_leaves_out_goes_into_the_next_and_what_it_refuses_fails(run, server, tmp_path, capsys):
+    told = []
+
+    def line(number, request):
+        body = request["body"]
+        if is_target(body):
+            return {"response": {"status_code": 400, "body": {"error": {"message": "bad request"}}}}
+        if family(body) == "phrases" and "rake" in body["messages"][1]["content"] and not told:
+            told.append(1)
+            return {"response": None, "error": {"code": "batch_expired", "message": "not in time"}}
+        absent = family(body) == "parts" and len(server[1].batches) == 2 and "hoe" in body["messages"][1]["content"]
+        return "absent" if absent else None
+
+    server[1].batch_line, server[1].batch_status = line, ["expired"]
+    assert run(*small("poll=0.01"), "--batch") == 1
+    assert "rake: scenes 1: 400: bad request" in capsys.readouterr().err
+    last = max(server[1].batches)
+    assert len(server[1].files[server[1].batches[last]["input"]].splitlines()) == 2  # rake's phrases and hoe's parts
+    assert len(json.loads((tmp_path / "c.about.json").read_text())["failed"]) == 1
+
+
+def test_a_batch_under_way_is_collected_by_the_next_run(run, server, tmp_path):
+    server[1].batch_status = ["in_progress"]
+    process = start(tmp_path, server[0], "--batch", "poll=0.05")
+    wait_for(lambda: (tmp_path / "c.batch.json").exists() and server[1].batches["batch-0"]["looks"] > 1, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    server[1].batch_status = ["completed"]
+    assert not run("--batch", "poll=0.01")
+    assert len(server[1].batches) == 2  # the killed run's triage, and the rest
+
+
+def test_a_failed_batch_stops_with_its_reason(run, server):
+    server[1].batch_status = ["validating", "failed"]
+    with pytest.raises(ValueError, match="batch-0 failed: the file is not valid"):
+        run("--batch", "poll=0.01")
+
+
+def test_statistics_are_shown_side_by_side(run, tmp_path, capsys):
+    run()
+    capsys.readouterr()
+    describe.main(["stats", f"{tmp_path}/c.json", str(ROOT / "data/mini/mini_post_llm.json")])
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split() == ["c", "mini_post_llm"]
+    assert out.splitlines()[1].split() == ["classes", "5", "84"]
+    assert "dog: animal (broader)" in out
+    with pytest.raises(ValueError, match="is no text corpus"):
+        describe.main(["stats", str(ROOT / "data/mini/facts.jsonl")])
+
+
+def test_an_unknown_key_of_the_configuration_is_refused_with_the_nearest(run):
+    with pytest.raises(ValueError, match="unknown configuration key sceens; the nearest is scenes"):
+        run("sceens=5")
