@@ -74,9 +74,7 @@ def load(model="ViT-B-16-quickgelu", pretrained="openai", weights=None, trust_to
     """
     config = _model_config(model) if model else {}
     source = _published(model, pretrained) if model and (pretrained or not weights) else {}
-    path = Path(weights) if weights else _download(model, pretrained, source)
-    if not path.is_file():
-        raise FileNotFoundError(f"clip.weights: there is no file {path}")
+    path = find_weights(model, pretrained, weights)
     sha256 = file_sha256(path)
     state, metadata = _read(path, sha256, trust_torchscript)
     activation = metadata.get("activation") or ("quick_gelu" if config.get("quick_gelu", not model) else "gelu")
@@ -98,6 +96,14 @@ def load(model="ViT-B-16-quickgelu", pretrained="openai", weights=None, trust_to
         tower.to(device).eval().requires_grad_(False)
     mean, std = (tuple(source.get(key, default)) for key, default in (("mean", MEAN), ("std", STD)))
     return Clip(text, image, model or metadata.get("model", path.stem), sha256, mean, std)
+
+
+def find_weights(model, pretrained, weights):
+    """Path of the weights that `load` would read; they are downloaded if they are nowhere yet."""
+    path = Path(weights) if weights else _download(model, pretrained, _published(model, pretrained))
+    if not path.is_file():
+        raise FileNotFoundError(f"clip.weights: there is no file {path}")
+    return path
 
 
 def build(state, activation="quick_gelu", vision_heads=None, text_heads=None):

@@ -9,6 +9,8 @@ import torch
 
 from rcnn import clip, config
 
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def parser(name, description, keys=config.Config):
     """An argument parser of `python -m rcnn.<name>`; its help lists every configuration key of the class `keys`, if any."""
@@ -37,11 +39,17 @@ def device(name):
     return chosen
 
 
-def load_clip(settings, facts=None):
-    """The CLIP that `settings` (Config) names; with the `facts` of a run it must be the one the run was learned with."""
+def load_clip(settings, facts=None, precision="float32"):
+    """The CLIP that `settings` (Config) names, its image tower in `precision`.
+
+    With the `facts` of a run it must be the one the run was learned with.
+    """
     model = clip.load(**dataclasses.asdict(settings.clip), device=device(settings.device))
     if facts and facts["identity"]["clip"] != model.fingerprint:
         raise ValueError("clip: this run was learned with other weights, heads or another activation")
+    if precision == "auto":
+        precision = "fp16" if model.device.type == "cuda" else "float32"
+    model.image.to(PRECISIONS[precision])
     return model
 
 

@@ -70,14 +70,19 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    kind: str = option("coco", "coco: images and a COCO annotation file; mini: the same, drawn first if absent")
+    kind: str = option("coco", "coco: a COCO annotation file; nuswide: its text files; mini: as coco, drawn first if absent")
     images: str | None = option(None, "folder of the images", path=True)
-    annotations: str | None = option(None, "COCO annotation file; null: learn only, evaluate nothing", path=True)
+    annotations: str | None = option(None, "COCO annotation file, or folder of NUS-WIDE's lists; null: learn only", path=True)
+    allow_missing: bool = option(False, "leave out images that are missing or unreadable, and say so in every table")
+    keep_unlabelled: bool = option(False, "also use images that show none of the classes, as some papers do; this one does not")
+    expected_images: tuple[int, ...] = option((), "images with a positive label there should be: ZSL, GZSL; a warning if not")
     count: int = option(1000, "mini: pictures to draw")
 
     def __post_init__(self):
-        if self.kind not in ("coco", "mini"):
-            raise ValueError(f"dataset.kind: expected coco or mini, got {self.kind!r}")
+        if self.kind not in ("coco", "nuswide", "mini"):
+            raise ValueError(f"dataset.kind: expected coco, nuswide or mini, got {self.kind!r}")
+        if len(self.expected_images) not in (0, 2):
+            raise ValueError("dataset.expected_images: expected two numbers, of ZSL and GZSL")
         _at_least("dataset.count", 1, self.count)
 
 
@@ -87,12 +92,19 @@ class EvaluateConfig:
     temperature: float = option(1 / 20, "τ_s of the softmax over patches; the paper names none, the authors' code has 1/20")
     top_k: tuple[int, ...] = option((3, 5), "k of precision, recall and F1")
     bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none")
+    epochs: bool = option(True, "also measure the class embeddings of every epoch, in the same pass")
+    diagnostics: bool = option(True, "also measure the global and the local part alone")
+    precision: str = option("auto", "of the image tower: float32, bf16, fp16; auto: fp16 on CUDA, float32 elsewhere")
+    compile: bool = option(False, "torch.compile the image tower")
     batch_size: int = option(16, "images at a time")
     workers: int = option(2, "processes that decode images")
+    save_every: float = option(120.0, "seconds between notes of what is done; a killed evaluation goes on from the last")
 
     def __post_init__(self):
         for key, least in (("counts", 1), ("top_k", 1), ("bootstrap", 0), ("batch_size", 1), ("workers", 0)):
             _at_least(f"evaluate.{key}", least, getattr(self, key))
+        if self.precision not in ("auto", "float32", "bf16", "fp16"):
+            raise ValueError(f"evaluate.precision: expected auto, float32, bf16 or fp16, got {self.precision!r}")
         if self.temperature <= 0:
             raise ValueError(f"evaluate.temperature: expected more than 0, got {self.temperature}")
 

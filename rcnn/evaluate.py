@@ -1,11 +1,16 @@
 """Measure a run on images: `python -m rcnn.evaluate --run outputs/mini`.
 
-One pass over the images serves all rows: they differ only in their class embeddings and in the snippets that are used.
-Writes RUN/result.json and prints the table.
+One pass over the images serves all rows and all epochs: they differ only in their class embeddings and in the snippets that
+are used. Writes RUN/result.json and prints the table. Interrupted, the same command continues where it was. Several GPUs, or
+processes: `torchrun --nproc-per-node=4 -m rcnn.evaluate --run RUN`.
 """
 
+import contextlib
 import dataclasses
+import hashlib
 import importlib.metadata
+import json
+import os
 import platform
 import subprocess
 import time
@@ -15,90 +20,71 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from rcnn import checkpoint, command, config, metrics, mssa, table
+from rcnn import checkpoint, command, config, metrics, processes, scoring, table
 from rcnn.classes import ClassList
-from rcnn.datasets import coco, mini
-from rcnn.datasets.views import batches
+from rcnn.datasets import coco, mini, nuswide
 from rcnn.files import write_json
+from rcnn.scoring import Plane
 
+COLUMNS, IMAGES = 64, 4096  # classes, images whose scores are in memory at a time
 ROOT = Path(__file__).resolve().parents[1]
 OVERRIDES = ("device", "dataset.", "evaluate.", "clip.weights", "clip.trust_torchscript")
 
 
-@torch.inference_mode()
-def score_images(model, paths, rows, counts, temperature, batch_size, workers):
-    """Scores of all images by all rows, without and with MSSA, from one pass of the image encoder.
+def task_images(labels, first, keep_unlabelled=False):
+    """(B,) whether a task is measured on an image: it has a positive label in the columns from `first`, or all are kept."""
+    return torch.full((len(labels),), keep_unlabelled) | (labels[:, first:] == 1).any(1)
+
+
+def measure(by_image, labels, first, used, top_k=(), weights=None):
+    """Metrics of one table of scores on one task, in bounded memory: classes and images are taken a part at a time.
 
     Args:
-        model: Clip.
-        paths: B image files.
-        rows: name -> (C, D) class embeddings.
-        counts: snippets on a side.
-        temperature: τ_s.
-        batch_size: images at a time.
-        workers: decoding processes.
-
-    Returns:
-        {(row, variant): (2, B, C) float32}, the global and the local score; variant is "plain" or "mssa".
-
-    Raises:
-        ValueError: images that cannot be read, with their names.
-    """
-    variants = {"plain": (), "mssa": tuple(counts)} if counts else {"plain": ()}
-    stacked, classes = torch.cat(list(rows.values())).to(model.device), len(next(iter(rows.values())))
-    out = {(row, variant): torch.empty(2, len(paths), classes) for row in rows for variant in variants}
-    broken = {}
-    loader = batches(paths, model.image.image_size, counts, batch_size, workers)
-    for batch in tqdm(loader, "evaluate", unit="batch", delay=2):
-        broken |= batch.broken
-        if not batch.indices:
-            continue
-        features = model.encode_views(batch.pixels)
-        for variant, used in variants.items():
-            parts = torch.stack(mssa.score(features, stacked, used, temperature)).cpu()  # (2, b, rows · C)
-            for row, scores in zip(rows, parts.split(classes, 2), strict=True):
-                out[row, variant][:, batch.indices] = scores
-    if broken:
-        listed = "\n  ".join(f"{paths[i]}: {why}" for i, why in list(broken.items())[:10])
-        raise ValueError(f"{len(broken)} of {len(paths)} images cannot be read:\n  {listed}")
-    return out
-
-
-def shows_any(labels, first):
-    """(B,) whether an image has a positive label in the columns from `first`: the images that a task is measured on."""
-    return (labels[:, first:] == 1).any(1)
-
-
-def measure(scores, labels, first, top_k, weights):
-    """Metrics of one row on one task, with 95 % intervals.
-
-    Args:
-        scores: (B, C).
+        by_image: (B, C) float32 scores, such as a memory map.
         labels: (B, C) in {1, -1, 0}.
         first: first column that the task scores.
+        used: (B,) bool, the images of the task.
         top_k: k of precision, recall, F1.
-        weights: (R, B') float64 bootstrap weights of the images with a positive among those columns, or None.
+        weights: (R, B') float64 bootstrap weights of the images in use, or None.
 
     Returns:
         ({metric: value in percent}, {metric: (R,) resampled values})
     """
-    some = shows_any(labels, first)
-    s, y = scores[some, first:], labels[some, first:]
-    values = {"mAP": 100 * metrics.average_precision(s, y).mean().item()}
-    samples = {}
-    if weights is not None:
-        samples["mAP"] = 100 * metrics.average_precision(s, y, weights.float()).mean(1).double()
-    for k in top_k:
-        counted = metrics.top_k_counts(s, y, k)
-        names = [f"{letter}@{k}" for letter in ("P", "R", "F1")]
-        values |= zip(names, (100 * metrics.precision_recall_f1(*counted, k)).tolist(), strict=True)
+    precision, resampled = [], []
+    for start in range(first, labels.shape[1], COLUMNS):
+        columns = slice(start, start + COLUMNS)
+        s, y = torch.from_numpy(np.ascontiguousarray(by_image[:, columns]))[used], labels[used, columns]
+        precision.append(metrics.average_precision(s, y))
         if weights is not None:
-            samples |= zip(names, (100 * metrics.precision_recall_f1(*counted, k, weights)).T, strict=True)
+            resampled.append(metrics.average_precision(s, y, weights.float()))
+    values = {"mAP": 100 * torch.cat(precision).mean().item()}
+    samples = {} if weights is None else {"mAP": 100 * torch.cat(resampled, 1).mean(1).double()}
+    counted = {k: [] for k in top_k}
+    for start in range(0, len(labels) if top_k else 0, IMAGES):
+        part = slice(start, start + IMAGES)
+        s, y = torch.from_numpy(by_image[part, first:])[used[part]], labels[part, first:][used[part]]
+        for k, parts in counted.items():
+            parts.append(metrics.top_k_counts(s, y, k))
+    for k, parts in counted.items():
+        hits, positives = (torch.cat(p) for p in zip(*parts, strict=True))
+        names = [f"{letter}@{k}" for letter in ("P", "R", "F1")]
+        values |= zip(names, (100 * metrics.precision_recall_f1(hits, positives, k)).tolist(), strict=True)
+        if weights is not None:
+            samples |= zip(names, (100 * metrics.precision_recall_f1(hits, positives, k, weights)).T, strict=True)
     return values, samples
 
 
-def compare(scores, labels, classes, top_k, bootstrap, seed):
+def compare(scores, labels, used, classes, top_k, bootstrap, seed):
     """All metrics of all rows.
+
+    Args:
+        scores: {(row, variant): (B, C) array}
+        labels: (B, C) in {1, -1, 0}.
+        used: {task: (B,) bool}
+        classes: ClassList.
+        top_k: k of precision, recall, F1.
+        bootstrap: R, resamples of the images; 0 for none.
+        seed: of the resamples.
 
     Returns:
         {row: {variant: {task: {metric: {"value", "interval", "versus_baseline", "versus_plain"}}}}}. The differences are
@@ -107,16 +93,13 @@ def compare(scores, labels, classes, top_k, bootstrap, seed):
     """
     result, draws = {}, {}
     for task, first in classes.tasks.items():
-        ks = [k for k in top_k if k <= len(classes) - first]
-        if len(ks) < len(top_k):
-            print(f"{task}: no top-k for k above {len(classes) - first}, the number of classes")
-        images = int(shows_any(labels, first).sum())
-        weights = None
+        images, weights = int(used[task].sum()), None
         if bootstrap:
             rng = np.random.default_rng([seed, first])
             weights = torch.from_numpy(rng.multinomial(images, np.full(images, 1 / images), bootstrap)).double()
-        for (row, variant), parts in tqdm(scores.items(), f"metrics {task}", delay=2):
-            values, samples = draws[row, variant] = measure(parts.mean(0), labels, first, ks, weights)
+        for (row, variant), by_image in tqdm(scores.items(), f"metrics {task}", delay=2):
+            ks = [k for k in top_k if k <= len(classes) - first]
+            values, samples = draws[row, variant] = measure(by_image, labels, first, used[task], ks, weights)
             entry = result.setdefault(row, {}).setdefault(variant, {})[task] = {}
             for name, value in values.items():
                 entry[name] = with_interval(value, samples.get(name))
@@ -139,65 +122,186 @@ def with_interval(value, samples):
     return {"value": value, "interval": torch.quantile(shifted, samples.new_tensor([0.025, 0.975])).tolist()}
 
 
-def diagnose(scores, labels, classes):
-    """mAP in percent of the global and the local part alone: {row: {variant: {task: {part: mAP}}}}."""
-    out = {}
-    for (row, variant), parts in scores.items():
-        out.setdefault(row, {})[variant] = {
-            task: {
-                name: measure(part, labels, first, [], None)[0]["mAP"]
-                for name, part in zip(("global", "local"), parts, strict=True)
-            }
-            for task, first in classes.tasks.items()
-        }
+def curve(scores, labels, used, classes, top_k):
+    """Metrics of every epoch: [{"epoch", task: {metric: value}}], from {epoch: (B, C) array}."""
+    out = []
+    for epoch, by_image in tqdm(scores.items(), "metrics of the epochs", delay=2):
+        tasks = {}
+        for task, first in classes.tasks.items():
+            ks = [k for k in top_k if k <= len(classes) - first]
+            tasks[task] = measure(by_image, labels, first, used[task], ks)[0]
+        out.append({"epoch": epoch, **tasks})
     return out
 
 
-def evaluate(settings, model, images):
-    """Evaluate the run in settings.output (Config) on an ImageSet and write its result.json; return the result."""
-    began = time.perf_counter()
-    rows, facts = checkpoint.read_run(settings.output)
-    classes = ClassList(tuple(facts["class_names"]), facts["seen"])
-    for task, first in classes.tasks.items():
-        if not shows_any(images.labels, first).any():
-            raise ValueError(f"{task}: no image shows any of the {len(classes) - first} classes that it scores")
+def best_on_test(epochs, top_k):
+    """The epoch with the best F1 on the test images for every task: how the authors' code chooses, and not our result."""
+    metric = f"F1@{min(top_k)}" if top_k else "mAP"
+    tasks = [task for task in epochs[0] if task != "epoch"] if epochs else []
+    best = {task: max(epochs, key=lambda e: e[task].get(metric, e[task]["mAP"])) for task in tasks}
+    return {task: {"epoch": e["epoch"], **e[task]} for task, e in best.items()}
+
+
+def planes(rows, epochs, counts, diagnostics):
+    """The tables of scores that a result is made of."""
+    variants = ("plain", "mssa") if counts else ("plain",)
+    parts = ("score", "global", "local") if diagnostics else ("score",)
+    out = [Plane(row, variant, part) for variant in variants for row in rows for part in parts]
+    return out + [Plane(name, variants[-1]) for name in epochs]
+
+
+def evaluate(settings, images):
+    """Evaluate the run in settings.output (Config) on an ImageSet; write its result.json, print the table.
+
+    Started by torchrun, every process scores its share, and the first one writes.
+
+    Returns:
+        the result; None in the other processes.
+    """
+    with processes.group() as (rank, world, barrier):
+        began = time.perf_counter()
+        rows, facts = checkpoint.read_run(settings.output)
+        classes = ClassList(tuple(facts["class_names"]), facts["seen"])
+        e, output = settings.evaluate, Path(settings.output)
+        used = {t: task_images(images.labels, f, settings.dataset.keep_unlabelled) for t, f in classes.tasks.items()}
+        for task, first in classes.tasks.items():
+            if not (images.labels[:, first:] == 1).any():
+                raise ValueError(f"{task}: no image shows any of the {len(classes) - first} classes that it scores")
+        epochs = read_epochs(output / facts["method"]) if e.epochs else {}
+        sets = rows | epochs
+        identity = {
+            "sets": {name: hashlib.sha256(z.contiguous().numpy().tobytes()).hexdigest() for name, z in sets.items()},
+            "images": hashlib.sha256("\n".join(map(str, images.paths)).encode()).hexdigest(),
+            "weights_sha256": facts["weights_sha256"],
+            "counts": e.counts, "temperature": e.temperature, "batch_size": e.batch_size, "precision": e.precision,
+            "compile": e.compile, "device": command.device(settings.device).type,
+        }  # fmt: skip
+        made_from = fingerprint(identity, images, settings)
+        path = output / "result.json"
+        if (result := finished(path, made_from)) is not None:
+            if rank == 0:
+                print(f"{table.render(result)}\n\n{path} is of these very settings; delete it to measure again")
+            return result
+        model = command.load_clip(settings, facts, e.precision)
+        if e.compile:
+            model.image.compile()
+        wanted = planes(rows, epochs, e.counts, e.diagnostics)
+        scores = scoring.Scores(output / "scores", wanted, len(images.paths), len(classes), identity)
+        if rank == 0:
+            print(f"{len(sets)} sets of class embeddings in one pass; scores: {scores.bytes / 1e9:.2f} GB in {scores.folder}")
+            scores.open()
+        barrier()
+        clock = scoring.fill(
+            scores.open(), model, images.paths, sets, e.counts, e.temperature, e.batch_size, e.workers,
+            rank, world, e.save_every,
+        )  # fmt: skip
+        barrier()
+        if rank:
+            return None
+        result = summarise(settings, facts, classes, images, used, scores, epochs)
+        result |= {"made_from": made_from, "seconds": seconds(clock, began)}
+        write_json(path, result)
+        scores.delete()
+        print(table.render(result))
+        print(f"\nresult file: {path}")
+        return result
+
+
+def summarise(settings, facts, classes, images, used, scores, epochs):
+    """The result, from the finished Scores."""
     e = settings.evaluate
-    scores = score_images(model, images.paths, rows, e.counts, e.temperature, e.batch_size, e.workers)
-    scored = time.perf_counter() - began
-    tasks = {}
-    for task, first in classes.tasks.items():
-        count = int(shows_any(images.labels, first).sum())
-        positives = int((images.labels[:, first:] == 1).sum())
-        tasks[task] = {"images": count, "positives_per_image": positives / count}
-    result = {
+    broken = scores.done()[1]
+    if broken and (not settings.dataset.allow_missing or len(broken) == len(images.paths)):
+        listed = "\n  ".join(f"{images.paths[i]}: {why}" for i, why in sorted(broken.items())[:10])
+        scores.delete()  # the files may be mended under the same names
+        raise ValueError(f"{len(broken)} of {len(images.paths)} images cannot be read:\n  {listed}")
+    good = torch.ones(len(images.paths), dtype=torch.bool)
+    good[list(broken)] = False
+    used = {task: mask & good for task, mask in used.items()}
+    tables = {(p.name, p.variant): scores[p] for p in scores.planes if p.part == "score" and p.name not in epochs}
+    diagnostics = {}
+    for plane in scores.planes:
+        if plane.part != "score":
+            entry = diagnostics.setdefault(plane.name, {}).setdefault(plane.variant, {})
+            for task, first in classes.tasks.items():
+                value = measure(scores[plane], images.labels, first, used[task])[0]["mAP"]
+                entry.setdefault(task, {})[plane.part] = value
+    by_epoch = {int(p.name.split("/")[1]): scores[p] for p in scores.planes if p.name in epochs}
+    points = curve(by_epoch, images.labels, used, classes, e.top_k)
+    tasks, warnings = {}, []
+    for i, (task, first) in enumerate(classes.tasks.items()):
+        labels = images.labels[used[task]][:, first:]
+        tasks[task] = {"images": len(labels), "positives_per_image": (labels == 1).sum().item() / len(labels)}
+        expected = settings.dataset.expected_images
+        found = int((images.labels[:, first:] == 1).any(1).sum())
+        if expected and found != expected[i]:
+            counted = f"{task.upper()}: {found:,} images have a positive label, {expected[i]:,} were expected"
+            warnings.append(f"{counted}: this is another test set")
+    return {
         "method": facts["method"],
-        "rows": compare(scores, images.labels, classes, e.top_k, e.bootstrap, settings.seed),
-        "diagnostics": diagnose(scores, images.labels, classes),
-        "images": {"used": len(images.paths), "left_out_without_labels": images.left_out, "tasks": tasks},
+        "rows": compare(tables, images.labels, used, classes, e.top_k, e.bootstrap, settings.seed),
+        "diagnostics": diagnostics,
+        "epochs": points,
+        "best_on_test": best_on_test(points, e.top_k),
+        "images": {
+            "used": int(good.sum()), "left_out_without_labels": images.left_out, "missing": len(images.missing),
+            "unreadable": len(broken), "tasks": tasks,
+        },
+        "warnings": warnings,
         "learning": facts["learning"],
         "class_fingerprint": classes.fingerprint,
         "corpus_fingerprint": facts["identity"]["corpus"],
-        "weights_sha256": model.sha256,
+        "weights_sha256": facts["weights_sha256"],
         "seed": settings.seed,
         "versions": versions(),
         "git_commit": git_commit(),
         "config": config.to_dict(settings),
-        "seconds": {"score": scored, "metrics": time.perf_counter() - began - scored},
-    }
-    path = Path(settings.output) / "result.json"
-    write_json(path, result)
-    print(table.render(result))
-    print(f"\nresult file: {path}")
-    return result
+    }  # fmt: skip
 
 
-def read_dataset(dataset, classes):
-    """ImageSet that a DatasetConfig describes; the mini benchmark is drawn first if it is not there."""
+def read_epochs(folder):
+    """{"epoch/7": (C, D) class embeddings} that learning left in a folder of the run; empty if it kept none."""
+    files = sorted((folder / "epochs").glob("*.safetensors"))
+    return {f"epoch/{int(file.stem)}": checkpoint.read(file)[0]["class_embeddings"] for file in files}
+
+
+def fingerprint(identity, images, settings):
+    """Hash of all that a result depends on."""
+    labels = hashlib.sha256(images.labels.contiguous().numpy().tobytes()).hexdigest()
+    facts = [identity, labels, images.left_out, images.missing, settings.seed, dataclasses.asdict(settings.evaluate),
+             dataclasses.asdict(settings.dataset)]  # fmt: skip
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def finished(path, made_from):
+    """The result in `path` if it was made from the same, else None."""
+    with contextlib.suppress(OSError, ValueError):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result.get("made_from") == made_from:
+            return result
+    return None
+
+
+def seconds(clock, began):
+    """Where the time went, for the result file; printed when the decoding of images held up the tower."""
+    total = time.perf_counter() - began
+    if clock.waiting > 0.1 * (clock.encoding + clock.scoring):
+        print(f"waited {clock.waiting:.0f} s for images to be decoded; evaluate.workers={2 * os.cpu_count()} may help")
+    return {"total": total, "waiting_for_images": clock.waiting, "image_tower": clock.encoding, "scores": clock.scoring}
+
+
+def read_dataset(settings, classes):
+    """ImageSet that the dataset section of a Config describes; the mini benchmark is drawn first if it is not there."""
+    dataset = settings.dataset
     if not dataset.annotations or not dataset.images:
-        raise ValueError("dataset.images and dataset.annotations: expected a folder and a COCO annotation file, got null")
+        raise ValueError("dataset.images and dataset.annotations: expected the images and their labels, got null")
     if dataset.kind == "mini":
         mini.prepare(dataset.images, dataset.annotations, dataset.count)
-    return coco.read(dataset.annotations, dataset.images, classes)
+    reader = nuswide if dataset.kind == "nuswide" else coco
+    return reader.read(
+        dataset.annotations, dataset.images, classes, settings.cache,
+        keep_unlabelled=dataset.keep_unlabelled, allow_missing=dataset.allow_missing,
+    )  # fmt: skip
 
 
 def versions():
@@ -230,8 +334,7 @@ def main(argv=None):
     if learned := [o for o in args.overrides if not o.startswith(OVERRIDES)]:
         raise ValueError(f"{learned[0]}: this was settled when the run was learned; python -m rcnn.train makes another run")
     settings = dataclasses.replace(config.override(facts["config"], args.overrides), output=args.run)
-    images = read_dataset(settings.dataset, ClassList(tuple(facts["class_names"]), facts["seen"]))
-    evaluate(settings, command.load_clip(settings, facts), images)
+    evaluate(settings, read_dataset(settings, ClassList(tuple(facts["class_names"]), facts["seen"])))
 
 
 if __name__ == "__main__":

@@ -38,12 +38,12 @@ class ImageEncoder(nn.Module):
         self.proj = nn.Parameter(torch.empty(width, embed_dim))
 
     def forward(self, images):
-        """(B, 3, S, S) normalised images -> ImageFeatures.
+        """(B, 3, S, S) normalised images -> ImageFeatures in float32, whatever the precision of the weights.
 
         The class token passes the unchanged last block. The patches pass ClearCLIP's: attention of queries to queries,
         no residual, no feed-forward (eq. 2).
         """
-        return self.last_block(self.trunk(images))
+        return self.last_block(self.trunk(images.to(self.proj.dtype)))
 
     def trunk(self, images):
         """All blocks but the last: class token and patches, (B, 1 + N, width)."""
@@ -71,4 +71,4 @@ class ImageEncoder(nn.Module):
 
     def to_shared_space(self, x):
         """ln_post, proj, unit length (eq. 3 and 4)."""
-        return F.normalize(self.ln_post(x) @ self.proj, dim=-1)
+        return F.normalize((self.ln_post(x) @ self.proj).float(), dim=-1)

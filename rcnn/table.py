@@ -34,18 +34,41 @@ def render(result):
             lines.append(cells)
         lines.append([])
     text = _align([header, *lines[:-1]])
-    diagnostics = [["mAP of the parts alone", *(f"{t.upper()} {p}" for t in tasks for p in ("global", "local"))]]
-    for variant in next(iter(rows.values())):
-        for row in rows:
-            parts = result["diagnostics"][row][variant]
-            cells = [f"{parts[t][p]:5.1f}" for t in tasks for p in ("global", "local")]
-            diagnostics.append([" " + LABELS[row] + VARIANTS[variant], *cells])
-    images = ", ".join(
+    return "\n".join(["", text, "", *_notes(result), *_diagnostics(result, tasks), *_best(result)])
+
+
+def _notes(result):
+    images = result["images"]
+    counted = ", ".join(
         f"{t.upper()} {v['images']} images with {v['positives_per_image']:.3f} positives each"
-        for t, v in result["images"]["tasks"].items()
+        for t, v in images["tasks"].items()
     )
-    notes = f"\n* the method. Intervals: bootstrap over images; differences are paired.\n{images}.\n"
-    return f"\n{text}\n{notes}\n{_align(diagnostics)}"
+    out = ["* the method. Intervals: bootstrap over images; differences are paired.", f"{counted}."]
+    if images["missing"] or images["unreadable"]:
+        out.append(f"LEFT OUT: {images['missing']} missing and {images['unreadable']} unreadable images.")
+    if result["config"]["dataset"]["keep_unlabelled"]:
+        out.append("Images that show none of the classes are used too (dataset.keep_unlabelled).")
+    return out + [f"WARNING: {warning}." for warning in result["warnings"]]
+
+
+def _diagnostics(result, tasks):
+    lines = [["mAP of the parts alone", *(f"{t.upper()} {p}" for t in tasks for p in ("global", "local"))]]
+    for variant in VARIANTS:
+        for row, variants in result["diagnostics"].items():
+            if variant in variants:
+                cells = [f"{variants[variant][t][p]:5.1f}" for t in tasks for p in ("global", "local")]
+                lines.append([" " + LABELS[row] + VARIANTS[variant], *cells])
+    return ["", _align(lines)] if len(lines) > 1 else []
+
+
+def _best(result):
+    """The epoch that would look best; the authors' code reports this one."""
+    said = []
+    for task, best in result["best_on_test"].items():
+        numbers = ", ".join(f"{name} {value:.1f}" for name, value in best.items() if name.startswith(("mAP", "F1")))
+        said.append(f" {task.upper()}, epoch {best['epoch']}: {numbers}")
+    title = "best epoch on the test images, as the authors' code chooses; our result is the last epoch:"
+    return ["", title, *said] if said else []
 
 
 def _range(metric):

@@ -163,7 +163,7 @@ def optimality(name, z, optimum, pull, weight, batch_size):
 
 
 def train(settings, classes):
-    """Learn the run that `settings` (Config) describes, write its class embeddings, and return the Clip it used."""
+    """Learn the run that `settings` (Config) describes and write its class embeddings."""
     if not settings.corpus.path:
         raise ValueError("corpus.path: expected the class descriptions, got null")
     model = command.load_clip(settings)
@@ -184,12 +184,12 @@ def train(settings, classes):
         **facts,
     )
     print(f"class embeddings of {len(classes)} classes: {output / checkpoint.EMBEDDINGS}")
-    return model
 
 
 def main(argv=None):
     parser = command.parser("train", __doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML configuration; see configs/")
+    parser.add_argument("--no-evaluate", action="store_true", help="learn only; python -m rcnn.evaluate --run RUN measures")
     parser.add_argument("--resume", metavar="RUN", help="as output=RUN, but an error if there is no run to continue")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration keys to set")
     args = parser.parse_intermixed_args(argv)
@@ -204,8 +204,10 @@ def main(argv=None):
         train(settings, classes)
         print("dataset.annotations is null: nothing to evaluate on")
         return
-    images = evaluate.read_dataset(settings.dataset, classes)  # before the long work: what is missing should show now
-    evaluate.evaluate(settings, train(settings, classes), images)
+    images = evaluate.read_dataset(settings, classes)  # before the long work: what is missing should show now
+    train(settings, classes)
+    if not args.no_evaluate:
+        evaluate.evaluate(settings, images)
 
 
 if __name__ == "__main__":

@@ -168,7 +168,15 @@ def test_the_configuration_cannot_be_changed():
         config.Config().seed = 1
 
 
-CHOICES = {"method": ["names", "closed_form"], "kind": ["coco", "mini"]}
+CHOICES = {
+    "method": ["names", "closed_form"],
+    "kind": ["coco", "nuswide", "mini"],
+    "precision": ["auto", "float32", "bf16", "fp16"],
+    "mode": ["clean", "compat"],
+    "expected_images": [(), (3, 5)],
+    "input_price": [None],
+    "output_price": [None],
+}
 
 
 def leaf(field, kind):
@@ -180,9 +188,8 @@ def leaf(field, kind):
     if field.metadata["path"]:
         words = words.map(lambda w: os.path.abspath(w) if w else w)
     kinds = {int: whole, float: number, bool: st.booleans(), str: words}
-    if kind in kinds:
-        return kinds[kind]
-    return st.none() | words if kind == str | None else st.lists(whole, max_size=4).map(tuple)
+    kinds |= {known | None: st.none() | values for known, values in kinds.items()}
+    return kinds.get(kind, st.lists(whole, max_size=4).map(tuple))
 
 
 def instances(cls):
@@ -196,11 +203,11 @@ def instances(cls):
     )
 
 
-@given(instances(config.Config))
+@given(instances(config.Config) | instances(config.DescribeConfig))
 def test_a_configuration_written_as_yaml_is_read_back_unchanged(tmp_path_factory, settings):
     path = tmp_path_factory.getbasetemp() / "written.yaml"
     path.write_text(yaml.safe_dump(config.to_dict(settings), sort_keys=False), encoding="utf-8")
-    assert config.load(path) == settings
+    assert config.load(path, cls=type(settings)) == settings
 
 
 def test_to_dict_is_plain_and_keeps_the_order_of_the_fields():

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# NUS-WIDE, from its files to the paper's Tables 2 and 3 with ours beside.
+#
+#   bash nuswide.sh [--skip STEP] [key=value …]
+#
+# Steps, in this order; each may be skipped, and what is finished is not done again:
+#   data       look for NUS-WIDE in data/nuswide; its site hands it out on request, so no script can fetch it
+#   check      what is there, and what is missing
+#   train      learn the class names from text (CNR, CNR + PBL); a killed run goes on
+#   evaluate   one pass over the images for all rows; a killed run goes on
+#   report     the paper's tables beside ours, also as outputs/nuswide/tables.{md,csv,tex}
+# Pairs are configuration keys, such as train.epochs=5, clip.weights=ViT-B-16.pt or output=outputs/other;
+# python -m rcnn.train --help lists them. To link what you have: python scripts/prepare_nuswide.py --folder /data/nuswide
+
+set -euo pipefail
+cd "$(dirname -- "$0")"
+steps="data check train evaluate report" config=configs/nuswide.yaml run=outputs/nuswide
+source scripts/steps.sh
+source scripts/environment.sh run
+
+# the test images, their tags and labels; nothing to do where the pairs name others
+if wanted data; then
+  case " ${pairs[*]-} " in
+    *" dataset.images="*) echo "the configuration names other images" ;;
+    *) [ -d data/nuswide/Flickr ] || { python scripts/prepare_nuswide.py --help >&2; exit 2; } ;;
+  esac
+fi
+if wanted check; then python -m rcnn.data check --config "$config" ${pairs[@]+"${pairs[@]}"}; fi
+# text alone: 1,006 classes, their descriptions, CLIP's text encoder
+if wanted train; then python -m rcnn.train --no-evaluate --config "$config" ${pairs[@]+"${pairs[@]}"}; fi
+# images: every row of the tables, and every epoch, from one pass of CLIP's image encoder
+if wanted evaluate; then python -m rcnn.evaluate --run "$run"; fi
+if wanted report; then
+  for format in markdown:md csv:csv latex:tex; do
+    python -m rcnn.report "$run" --format "${format%:*}" > "$run/tables.${format#*:}"
+  done
+  cat "$run/tables.md"
+fi

@@ -1,0 +1,147 @@
+"""Large files from the internet: resumed where they broke off, checked, and unpacked only where something is missing."""
+
+import hashlib
+import http.client
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from rcnn.files import replace_file
+
+CHUNK = 1 << 20
+TRIES = 5  # in a row without a single byte
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip file at an official address.
+
+    Attributes:
+        url: address.
+        size: bytes.
+        md5: checksum, as published or computed by many users of the file.
+        wanted: prefix of the members that are needed.
+    """
+
+    url: str
+    size: int
+    md5: str
+    wanted: str
+
+    @property
+    def name(self):
+        return self.url.rsplit("/", 1)[-1]
+
+
+def fetch(archive, folder):
+    """Download an archive, or go on with a part of it; return its path.
+
+    Raises:
+        ValueError: wrong checksum (the file is kept as NAME.wrong), or no room.
+        ConnectionError: no network, with what to do by hand.
+    """
+    path, part = Path(folder) / archive.name, Path(folder) / f"{archive.name}.part"
+    if path.exists():
+        check(path, archive)
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    have = part.stat().st_size if part.exists() else 0
+    room(folder, archive.size - have, f"{archive.name} needs")
+    failures = 0
+    with tqdm(total=archive.size, initial=have, desc=archive.name, unit="B", unit_scale=True, mininterval=1) as bar:
+        while have < archive.size:
+            reason = "the connection broke off"
+            try:
+                _append(archive.url, part, have, bar)
+            except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+                reason = getattr(error, "reason", error)
+                if isinstance(error, urllib.error.HTTPError) and error.code < 500:
+                    failures = TRIES  # another try would be told the same
+            before, have = have, part.stat().st_size if part.exists() else 0
+            failures = 0 if have > before else failures + 1
+            if failures >= TRIES:
+                raise ConnectionError(
+                    f"{archive.url} could not be downloaded ({reason}), {have:,} of {archive.size:,} bytes are there; "
+                    f"run again to go on, or fetch it by hand, put it into {folder} and run again"
+                )
+            if failures:
+                time.sleep(min(8, 0.1 * 2**failures))
+    check(part, archive)
+    os.replace(part, path)
+    return path
+
+
+def _append(url, part, have, bar):
+    """Append to `part` what follows its first `have` bytes."""
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        fresh = have and response.status != 206  # the server cannot resume: from the start
+        if fresh:
+            bar.reset()
+        with open(part, "wb" if fresh else "ab") as file:
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+
+
+def check(path, archive):
+    """ValueError unless the file has the archive's checksum; it is then kept under another name."""
+    digest = hashlib.md5(usedforsecurity=False)
+    size = path.stat().st_size
+    with open(path, "rb") as file, tqdm(total=size, desc=f"check {archive.name}", unit="B", unit_scale=True, delay=2) as bar:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            bar.update(len(chunk))
+    if digest.hexdigest() != archive.md5:
+        wrong = path.with_name(f"{archive.name}.wrong")
+        os.replace(path, wrong)
+        raise ValueError(
+            f"{archive.name} has MD5 {digest.hexdigest()} and {size:,} bytes, expected {archive.md5} and {archive.size:,}; "
+            f"it is kept as {wrong}; run again to download it anew"
+        )
+
+
+def room(folder, needed, what):
+    """ValueError unless the disk of `folder` has `needed` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ValueError(f"{what} {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free")
+
+
+def unpack(path, wanted, folder):
+    """Unpack the members whose name begins with `wanted`; those that are there with their full size are left alone.
+
+    Every file is written whole or not at all, so an interrupted call is continued by the next one.
+
+    Returns:
+        how many members there are.
+
+    Raises:
+        ValueError: no zip file, or a member that would leave the folder.
+    """
+    folder = Path(folder)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [m for m in archive.infolist() if m.filename.startswith(wanted) and not m.is_dir()]
+            missing = [m for m in members if not _is_there(folder / m.filename, m.file_size)]
+            if missing:
+                room(folder, sum(m.file_size for m in missing), f"unpacking {Path(path).name} needs")
+            for member in tqdm(missing, f"unpack {Path(path).name}", unit="file", delay=2):
+                if ".." in Path(member.filename).parts or Path(member.filename).is_absolute():
+                    raise ValueError(f"{path}: member {member.filename!r} leads out of {folder}")
+                with archive.open(member) as source, replace_file(folder / member.filename) as target:
+                    shutil.copyfileobj(source, target, CHUNK)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is no whole zip file ({error}); delete it and run again") from None
+    return len(members)
+
+
+def _is_there(path, size):
+    return path.is_file() and path.stat().st_size == size

@@ -1,0 +1,240 @@
+#!/usr/bin/env python
+"""How fast images are evaluated: the share of the machine's peak, and against a plain implementation and open_clip.
+
+    python scripts/benchmark_eval.py                        # ViT-B/16 with random weights, synthetic pictures
+    python scripts/benchmark_eval.py --jpegs photos/        # also on real files
+    python scripts/benchmark_eval.py --quick                # a small tower, seconds; its ratios mean nothing
+
+(a) plain: straight from the equations, one snippet after the other, explicit softmax with the attention maps kept; done anew
+    for every row and every epoch.
+(b) open_clip's own encode_image on the same views: the global feature only.
+(c) ours: global and local features of all views at once, then all sets of class embeddings in the same pass.
+
+All get the same weights. Times are the least of several rounds taken in turn, so that a busy machine slows all alike. The
+peak is that of a large matrix product on this machine, measured in the same rounds. For bf16 the scores' largest deviation
+from float32 and the share of images with the same top 3 are printed. Evaluations of COCO's size are extrapolated, with the
+arithmetic. The last line is `ratio encode_image=<c / b> bf16=<c in bf16 / b> all_rows=<a / c for 9 rows, without and with
+MSSA, and 30 epochs>`.
+"""
+
+import argparse
+import copy
+import logging
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rcnn import clip, command, mssa
+from rcnn.datasets.drawing import World, draw
+from rcnn.datasets.mini import DRAWINGS
+from rcnn.datasets.views import batches
+from rcnn.scoring import Plane, Scores, fill
+
+MODEL = "ViT-B-16-quickgelu"
+CLASSES, ROWS, EPOCHS = 65, 9, 30  # of COCO's tables; every row comes without and with MSSA
+COUNTS = (2, 3)
+VIEWS = 1 + sum(n * n for n in COUNTS)
+COCO_IMAGES = 39_217
+
+
+def plain_features(tower, image):
+    """Global and local features of one view, (3, S, S), written straight from the equations of the paper."""
+    side = tower.conv1.kernel_size[0]
+    x = F.conv2d(image[None], tower.conv1.weight, stride=side).flatten(2).mT
+    x = tower.ln_pre(torch.cat([tower.class_embedding.expand(1, 1, -1), x], 1) + tower.positional_embedding)
+    maps = []
+    for block in tower.transformer["resblocks"]:
+        before, normed = x, block.ln_1(x)
+        q, k, v = F.linear(normed, block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, -1)
+        q, k, v = (t.unflatten(-1, (block.attn.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        maps.append((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1))
+        x = before + block.attn.out_proj((maps[-1] @ v).transpose(1, 2).flatten(2))
+        x = x + block.mlp["c_proj"](block.activation(block.mlp["c_fc"](block.ln_2(x))))
+    own = (q @ q.mT / q.shape[-1] ** 0.5).softmax(-1)
+    maps.append(own)
+    local = block.attn.out_proj((own @ v).transpose(1, 2).flatten(2))[:, 1:]
+    unit = (F.normalize(tower.ln_post(t) @ tower.proj, dim=-1) for t in (x[:, :1], local))
+    return tuple(unit)
+
+
+def plain_scores(tower, views, z):
+    """(C,) scores of one image from its (V, 3, S, S) views, MSSA with COUNTS (eq. 3 to 5, 9 and 10)."""
+    found = [plain_features(tower, view) for view in views]
+    p = torch.cat([g[0] for g, _ in found]) @ z.T  # (V, C)
+    grid = tower.grid
+    s = [(local[0] @ z.T).T.unflatten(-1, (grid, grid)) for _, local in found]
+    globals_, locals_, first = [p[0]], [s[0]], 1
+    for n in COUNTS if len(views) > 1 else ():
+        part = s[first : first + n * n]
+        rows = [torch.cat(part[r * n : (r + 1) * n], -1) for r in range(n)]
+        globals_.append(p[first : first + n * n].amax(0))
+        locals_.append(F.max_pool2d(torch.cat(rows, -2)[None], n)[0])
+        first += n * n
+    local = mssa.pool_scores(torch.stack(locals_).mean(0).flatten(1)[None])[0]
+    return (torch.stack(globals_).mean(0) + local) / 2
+
+
+def flops(tower, precision=2):
+    """Floating-point operations of one view: all products of matrices, attention included."""
+    tokens, width = tower.grid**2 + 1, tower.proj.shape[0]
+    blocks = tower.transformer["resblocks"]
+    mlp = blocks[0].mlp["c_fc"].out_features
+    block = tokens * (4 * width * width + 2 * width * mlp) + 2 * tokens * tokens * width
+    patches = tower.grid**2 * 3 * tower.conv1.kernel_size[0] ** 2 * width
+    return precision * (len(blocks) * block + patches)
+
+
+class Turns:
+    """The least time of each contestant, over rounds in which all have their turn."""
+
+    def __init__(self, device):
+        self.device, self.best = device, {}
+
+    def take(self, name, work):
+        """Run `work` once and keep its time if it is the least."""
+        began = time.perf_counter()
+        work()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        took = time.perf_counter() - began
+        self.best[name] = min(took, self.best.get(name, took))
+
+
+def towers(name, device):
+    """open_clip's model with random weights, and ours with the same, in float32 and in bf16."""
+    logging.getLogger().setLevel(logging.ERROR)  # open_clip warns that the weights are random
+    torch.manual_seed(0)
+    if name == "quick":
+        vision = {"image_size": 224, "layers": 3, "width": 128, "patch_size": 16, "head_width": 64}
+        text = {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 1}
+        reference = open_clip.model.CLIP(64, vision, text, quick_gelu=True)
+    else:
+        reference = open_clip.create_model(MODEL)
+    reference = reference.to(device).eval().requires_grad_(False)
+    image, text = (tower.to(device).eval().requires_grad_(False) for tower in clip.build(reference.state_dict()))
+    model = clip.Clip(text, image, name, "0" * 64, clip.MEAN, clip.STD)
+    half = clip.Clip(text, copy.deepcopy(image).to(torch.bfloat16), name, "0" * 64, clip.MEAN, clip.STD)
+    return reference, model, half
+
+
+def synthetic(folder, count):
+    """Drawings as JPEG files."""
+    world, paths = World.load(DRAWINGS), []
+    for i in range(count):
+        paths.append(folder / f"{i:04}.jpg")
+        draw(world, np.random.default_rng(i), "flat", 640, 480).image.save(paths[-1], quality=90)
+    return paths
+
+
+def compare(reference, model, half, paths, batch_size, rounds, device):
+    """Views per second of every contestant; prints a table and returns the least times and the numbers of views."""
+    size = model.image.image_size
+    pixels = torch.cat([b.pixels for b in batches(paths[:batch_size], size, COUNTS, batch_size)])
+    x = mssa.normalise(pixels.to(device).flatten(0, 1), model.mean, model.std)
+    z = F.normalize(torch.randn(CLASSES, model.image.proj.shape[1], device=device), dim=-1)
+    side = 4096 if device.type == "cuda" else 1536
+    a, b = torch.randn(2, side, side, device=device)
+    a16, b16 = a.bfloat16(), b.bfloat16()
+    turns, halves = Turns(device), x.bfloat16()
+    for _ in range(rounds + 1):  # the first round warms up, and is never the least
+        turns.take("peak float32", lambda: a @ b)
+        turns.take("peak bf16", lambda: a16 @ b16)
+        turns.take("plain", lambda: plain_scores(model.image, x[:VIEWS], z))
+        turns.take("encode_image", lambda: reference.encode_image(x))
+        turns.take("ours", lambda: model.image(x))
+        turns.take("ours bf16", lambda: half.image(halves))
+    views = {"plain": VIEWS, "encode_image": len(x), "ours": len(x), "ours bf16": len(x)}
+    work, rate = flops(model.image), {}
+    print(f"{'':14} {'views/s':>8} {'TFLOP/s':>8} {'of the peak':>12}")
+    for name, count in views.items():
+        rate[name] = count / turns.best[name]
+        peak = 2 * side**3 / turns.best["peak bf16" if "bf16" in name else "peak float32"]
+        print(f"{name:14} {rate[name]:8.2f} {rate[name] * work / 1e12:8.3f} {100 * rate[name] * work / peak:10.0f} %")
+    same = plain_scores(model.image, x[:VIEWS], z) - sum(mssa.score(model.encode_views(pixels[:1]), z, COUNTS))[0] / 2
+    print(f"plain and ours differ by at most {same.abs().max():.1e} in the scores")
+    return rate
+
+
+def precision(model, half, paths, batch_size):
+    """Largest deviation of bf16's scores from float32's, and the share of images with the same top 3."""
+    torch.manual_seed(1)
+    z = F.normalize(torch.randn(CLASSES, model.image.proj.shape[1], device=model.device), dim=-1)
+    deviation, same, seen = 0.0, 0, 0
+    for batch in batches(paths, model.image.image_size, COUNTS, batch_size):
+        if batch.indices:
+            one, two = (sum(mssa.score(m.encode_views(batch.pixels), z, COUNTS)) / 2 for m in (model, half))
+            deviation = max(deviation, (one - two).abs().max().item())
+            tops = [s.topk(3).indices.sort(1).values for s in (one, two)]
+            same += (tops[0] == tops[1]).all(1).sum().item()
+            seen += len(one)
+    print(f"bf16: scores deviate by at most {deviation:.1e}; the same top 3 on {same} of {seen} images")
+
+
+def all_rows(model, paths, batch_size, plain_rate, folder):
+    """Seconds per image of scoring all rows and epochs, ours measured, plain projected from its views per second."""
+    torch.manual_seed(2)
+    names = [f"row {i}" for i in range(ROWS)] + [f"epoch {i}" for i in range(EPOCHS)]
+    sets = {n: F.normalize(torch.randn(CLASSES, model.image.proj.shape[1]), dim=-1) for n in names}
+    planes = [Plane(n, v) for n in names[:ROWS] for v in ("plain", "mssa")] + [Plane(n, "mssa") for n in names[ROWS:]]
+    scores = Scores(folder, planes, len(paths), CLASSES, "benchmark").open()
+    began = time.perf_counter()
+    clock = fill(scores, model, paths, sets, COUNTS, mssa.TEMPERATURE, batch_size, 0)
+    ours = (time.perf_counter() - began) / len(paths)
+    scores.delete()
+    views = ROWS * (1 + VIEWS) + EPOCHS * VIEWS
+    plain = views / plain_rate
+    tower = VIEWS * len(paths) / clock.encoding
+    print(f"\nall rows: {ROWS} rows without and with MSSA, {EPOCHS} epochs with it")
+    print(f"  plain  {views} views an image / {plain_rate:.2f} views/s = {plain:.1f} s an image")
+    print(f"  ours   {VIEWS} views an image, all sets in one pass: {ours:.2f} s an image ({tower:.2f} views/s in the tower; "
+          f"{100 * clock.scoring / clock.encoding:.1f} % more for {len(names)} sets, "
+          f"{100 * clock.waiting / clock.encoding:.1f} % waiting for images)")  # fmt: skip
+    for what, seconds in (("plain", plain), ("ours", ours)):
+        print(f"  COCO, {COCO_IMAGES:,} images x {seconds:.2f} s = {COCO_IMAGES * seconds / 3600:,.1f} h, {what}")
+    return plain / ours
+
+
+@torch.inference_mode()
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jpegs", type=Path, metavar="FOLDER", help="real photographs, to be used as well")
+    parser.add_argument("--images", type=int, default=16, help="images for the precision and the complete pass (default: 16)")
+    parser.add_argument("--batch-size", type=int, default=2, help="images at a time, 14 views each (default: 2)")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--quick", action="store_true", help="a small tower; only to see that it runs")
+    args = parser.parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = command.device(args.device)
+    models = towers("quick" if args.quick else MODEL, device)
+    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads")
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = Path(scratch)
+        sources = {"synthetic": synthetic(scratch, args.images)}
+        if args.jpegs:
+            files = sorted(p for p in args.jpegs.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[: args.images]
+            if not files:
+                raise FileNotFoundError(f"--jpegs: there is no JPEG file in {args.jpegs}")
+            sources["real"] = files
+        ratios = None
+        for name, paths in sources.items():
+            print(f"\n{name} pictures, {len(paths)} files, {VIEWS} views each")
+            rate = compare(*models, paths, min(args.batch_size, len(paths)), args.rounds, device)
+            precision(*models[1:], paths, args.batch_size)
+            rows = all_rows(models[1], paths, args.batch_size, rate["plain"], scratch / "scores")
+            ratios = ratios or (rate["ours"] / rate["encode_image"], rate["ours bf16"] / rate["encode_image"], rows)
+    print("\nratio encode_image={:.2f} bf16={:.2f} all_rows={:.0f}".format(*ratios))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,96 @@
+#!/usr/bin/env python
+"""Draw small stand-ins for MS-COCO and NUS-WIDE, in the exact layout of the official downloads.
+
+    python scripts/make_standins.py FOLDER [--images 60]
+
+makes FOLDER/coco (val2014/, annotations/instances_val2014.json with COCO's 80 categories) and FOLDER/nuswide (NUS_WID_Tags/,
+ImageList/, Groundtruth/AllLabels/ with Windows separators and CRLF, Flickr/). The pictures are those of the mini benchmark, so
+only classes that it can draw ever occur: enough to run coco.sh and nuswide.sh from end to end, not to measure anything.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from rcnn import command
+from rcnn.classes import ClassList
+from rcnn.datasets.drawing import World, draw
+from rcnn.datasets.mini import DRAWINGS, STYLE
+from rcnn.files import replace_file, write_json
+
+
+def pictures(count, seed):
+    """(number, image, names of what it shows) of pictures that show at least one thing."""
+    world = World.load(DRAWINGS)
+    for i in range(count):
+        picture = draw(world, np.random.default_rng([seed, i]), STYLE, 160, 120)
+        yield i, picture.image, sorted(picture.labels())
+
+
+def save(image, path):
+    with replace_file(path) as file:
+        image.save(file, "JPEG", quality=90)
+
+
+def coco(folder, count, names, seed=1):
+    """A tree in MS-COCO's layout; `names`: the categories, numbered with gaps as in COCO."""
+    number = {name: i + 1 + i // 10 for i, name in enumerate(names)}
+    images, annotations = [], []
+    for i, image, shown in pictures(count, seed):
+        identity = 42 + 37 * i
+        name = f"COCO_val2014_{identity:012}.jpg"
+        save(image, folder / "val2014" / name)
+        images.append({"id": identity, "file_name": name, "width": image.width, "height": image.height})
+        for label in shown:
+            if label in number:
+                annotations.append(
+                    {"id": len(annotations) + 1, "image_id": identity, "category_id": number[label], "bbox": [0, 0, 9, 9],
+                     "area": 81, "iscrowd": 0, "segmentation": [[0, 0, 9, 0, 9, 9]]}
+                )  # fmt: skip
+    categories = [{"id": i, "name": name, "supercategory": "stand-in"} for name, i in number.items()]
+    content = {"info": {"description": "stand-in"}, "licenses": [], "images": images, "annotations": annotations}
+    write_json(folder / "annotations" / "instances_val2014.json", {**content, "categories": categories})
+
+
+def nuswide(folder, count, tags, concepts, seed=2):
+    """A tree in NUS-WIDE's layout; a third of the images is for training, the rest for testing."""
+    names, shown = [], []
+    for i, image, labels in pictures(count, seed):
+        place = (labels[0] if labels else "none").replace(" ", "")
+        names.append(f"{place}\\{i + 1:04}_{2124494179 + i}.jpg")
+        save(image, folder / "Flickr" / place / names[-1].split("\\")[1])
+        shown.append({form for label in labels for form in (label, f"{label}s")})
+
+    def write(path, lines):
+        with replace_file(folder / path) as file:
+            file.write("".join(f"{line}\r\n" for line in lines).encode())
+
+    write("NUS_WID_Tags/TagList1k.txt", tags)
+    write("NUS_WID_Tags/AllTags1k.txt", ("\t".join(str(int(tag in s)) for tag in tags) + "\t" for s in shown))
+    write("ImageList/Imagelist.txt", names)
+    write("ImageList/TrainImagelist.txt", names[::3])
+    write("ImageList/TestImagelist.txt", [name for i, name in enumerate(names) if i % 3])
+    write("Groundtruth/Concepts81.txt", concepts)
+    for concept in concepts:
+        write(f"Groundtruth/AllLabels/Labels_{concept}.txt", [int(concept in s) for s in shown])
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--images", type=int, default=60, help="pictures in each (default: 60)")
+    args = parser.parse_args(argv)
+    coco(args.folder / "coco", args.images, ClassList.read(ROOT / "data" / "coco" / "all.txt").names)
+    lists = [ClassList.read(ROOT / "data" / "nuswide" / f"{part}.txt").names for part in ("seen", "unseen")]
+    # TagList1k also has 75 of the 81 concepts, which are no seen classes; they come after the others here
+    nuswide(args.folder / "nuswide", args.images, [*lists[0], *lists[1][:75]], list(lists[1]))
+    print(f"stand-ins are in {args.folder}/coco and {args.folder}/nuswide")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,75 @@
+#!/usr/bin/env python
+"""Get MS-COCO's val2014 images and their annotations, from the official addresses or from a folder that has them.
+
+    python scripts/prepare_coco.py                       download (6.9 GB; 14 GB of disk on the way, 7 GB in the end)
+    python scripts/prepare_coco.py --folder /data/coco   use val2014/ and annotations/instances_val2014.json from there
+
+Interrupted, the same command goes on. Afterwards: bash coco.sh
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from rcnn import command
+from rcnn.datasets.download import Archive, fetch, unpack
+
+SERVER = "http://images.cocodataset.org"
+ANNOTATIONS = Path("annotations") / "instances_val2014.json"
+ARCHIVES = (  # sizes and MD5 as the server and many users of the files report them
+    Archive(
+        f"{SERVER}/annotations/annotations_trainval2014.zip", 252_872_794, "0a379cfc70b0e71301e0f377548639bd", str(ANNOTATIONS)
+    ),
+    Archive(f"{SERVER}/zips/val2014.zip", 6_645_013_297, "a3d79f5ed8d289b7a7554ce06a5782b3", "val2014/"),
+)
+
+
+def link(folder, root):
+    """Make `root` show the images and annotations of `folder`, by symbolic links."""
+    for name in ("val2014", "annotations"):
+        source, target = Path(folder).resolve() / name, root / name
+        if not source.is_dir():
+            raise FileNotFoundError(f"there is no folder {source}; expected val2014/ and {ANNOTATIONS} in {folder}")
+        if target.is_symlink():
+            target.unlink()
+        elif target.exists():
+            if target.resolve() == source:
+                continue
+            raise ValueError(f"{target} exists already and is not a link; move it away first")
+        root.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(source, target_is_directory=True)
+    if not (root / ANNOTATIONS).is_file():
+        raise FileNotFoundError(f"there is no {Path(folder) / ANNOTATIONS}")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=ROOT / "data" / "coco", help="where to put it (default: data/coco)")
+    parser.add_argument("--folder", help="a folder with val2014/ and annotations/ to link to, instead of downloading")
+    parser.add_argument("--keep", action="store_true", help="keep the zip files after unpacking")
+    args = parser.parse_args(argv)
+    if args.folder:
+        link(args.folder, args.root)
+    else:
+        download(ARCHIVES, args.root, args.keep)
+    print(f"MS-COCO is in {args.root}; next: bash coco.sh")
+
+
+def download(archives, root, keep=False):
+    """Fetch and unpack what is not there yet; a mark beside the files says that an archive was unpacked in full."""
+    for archive in archives:
+        mark = root / f".{archive.name}.unpacked"
+        if mark.exists():
+            continue
+        path = fetch(archive, root)
+        count = unpack(path, archive.wanted, root)
+        mark.write_text(f"{count} files\n")
+        if not keep:
+            path.unlink()
+
+
+if __name__ == "__main__":
+    command.run(main)

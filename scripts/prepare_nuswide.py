@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""Put NUS-WIDE where the configuration expects it, from a folder that has it, and say what is missing.
+
+NUS-WIDE cannot be downloaded by a script: its site hands out the text files, and the images on request.
+
+    https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html
+
+Get "Tags" (NUS_WID_Tags.zip), "Image List" (ImageList.zip), "Groundtruth" (Groundtruth.zip) and the images, unpack them into
+one folder, so that it holds NUS_WID_Tags/, ImageList/, Groundtruth/AllLabels/ and Flickr/actor/ to Flickr/zoos/, then
+
+    python scripts/prepare_nuswide.py --folder /data/nuswide
+
+The text files take 0.7 GB, the 269,648 images some 20 GB or more, depending on their source. Afterwards: bash nuswide.sh
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from rcnn import command
+from rcnn.classes import ClassList
+from rcnn.datasets import nuswide
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="where the text files and the folder Flickr are")
+    parser.add_argument("--root", type=Path, default=ROOT / "data" / "nuswide", help="where links go (default: data/nuswide)")
+    args = parser.parse_args(argv)
+    lists = ROOT / "data" / "nuswide"
+    classes = ClassList.read(lists / "seen.txt", lists / "unseen.txt")
+    images = args.folder / "Flickr"
+    if not images.is_dir():
+        raise FileNotFoundError(f"there is no folder {images}; python scripts/prepare_nuswide.py --help says what to get")
+    files = nuswide.find(args.folder, images, classes)
+    for source in (images, *files.values()):
+        target = args.root / source.name
+        if target.is_symlink():
+            target.unlink()
+        elif target.exists():
+            if target.samefile(source):
+                continue
+            raise ValueError(f"{target} exists already and is not a link; move it away first")
+        args.root.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(source.resolve())
+    print(f"{len(files)} text files and the images of NUS-WIDE are linked in {args.root}; next: bash nuswide.sh")
+
+
+if __name__ == "__main__":
+    command.run(main)
