@@ -30,9 +30,4 @@ if wanted check; then python -m rcnn.data check --config "$config" ${pairs[@]+"$
 if wanted train; then python -m rcnn.train --no-evaluate --config "$config" ${pairs[@]+"${pairs[@]}"}; fi
 # images: every row of the tables, and every epoch, from one pass of CLIP's image encoder
 if wanted evaluate; then python -m rcnn.evaluate --run "$run"; fi
-if wanted report; then
-  for format in markdown:md csv:csv latex:tex; do
-    python -m rcnn.report "$run" --format "${format%:*}" > "$run/tables.${format#*:}"
-  done
-  cat "$run/tables.md"
-fi
+if wanted report; then python -m rcnn.report "$run" --write "$run"; fi

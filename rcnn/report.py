@@ -14,8 +14,9 @@ from pathlib import Path
 
 import yaml
 
-from rcnn import command
+from rcnn import command, config
 from rcnn.classes import ClassList
+from rcnn.files import replace_file
 from rcnn.table import LABELS, VARIANTS
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -25,12 +26,14 @@ TITLES = {
     "table3": "Table 3. Ablation",
 }
 DATASETS = {"coco": "MS-COCO", "nuswide": "NUS-WIDE"}
-FORMATS = ("markdown", "csv", "latex")
-RESULT_ONLY = {"seed", "output"}  # configuration keys in which results of one setting may differ
+FORMATS = {"markdown": "md", "csv": "csv", "latex": "tex"}  # and the suffix of their files
+# configuration keys in which results of one setting may differ, beside all paths: fingerprints say what was in the files
+FREE = {"seed", "device", "evaluate.batch_size", "evaluate.workers", "evaluate.save_every", "evaluate.bootstrap"}
+FREE |= {key for key, option in config.options() if option.metadata["path"]}
 
 
 def read(paths):
-    """[(data set, [results of its seeds])] of result files.
+    """{data set: [results of its seeds]} of result files.
 
     Raises:
         FileNotFoundError, ValueError: no result file, or results that differ in more than their seed.
@@ -43,26 +46,32 @@ def read(paths):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
             kind = result["config"]["dataset"]["kind"]
-            result["rows"], result["images"]["tasks"], result["class_fingerprint"]
+            result["rows"]["baseline"]["plain"], result["images"]["tasks"], result["class_fingerprint"], result["method"]
+            result["warnings"], result["images"]["unreadable"], result["seed"], result["config"]["dataset"]["keep_unlabelled"]
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} is no result file of rcnn.evaluate") from None
-        if kind not in DATASETS:
+            raise ValueError(f"{path} is no result file of this rcnn.evaluate; measure again") from None
+        if kind not in list(DATASETS):
             raise ValueError(f"{path}: the paper has no table of the data set {kind!r}; expected coco or nuswide")
         groups.setdefault(kind, []).append((path, result))
     for results in groups.values():
         first = shaping(results[0][1])
         for path, result in results[1:]:
-            if different := sorted(k for k, v in shaping(result).items() if first.get(k) != v):
+            other = shaping(result)
+            if different := sorted(k for k in first.keys() | other.keys() if first.get(k) != other.get(k)):
                 raise ValueError(f"{path} and {results[0][0]} differ in {', '.join(different)}; only seeds can be averaged")
+        seeds = [result["seed"] for _, result in results]
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"two of the results have the same seed ({', '.join(map(str, seeds))}); give each once")
     return {kind: [result for _, result in results] for kind, results in groups.items()}
 
 
 def shaping(result):
     """All that must be equal for results to be averaged."""
-    flat = {k: v for k, v in result["config"].items() if k not in RESULT_ONLY}
-    sections = {f"{k}.{inner}": v[inner] for k, v in flat.items() if isinstance(v, dict) for inner in v}
+    flat = {}
+    for key, value in result["config"].items():
+        flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
     facts = {k: result.get(k) for k in ("class_fingerprint", "corpus_fingerprint", "weights_sha256")}
-    return {k: v for k, v in flat.items() if not isinstance(v, dict)} | sections | facts
+    return {k: v for k, v in flat.items() if k not in FREE} | facts
 
 
 def cell(results, row, variant, task, metric):
@@ -87,7 +96,8 @@ def tables(groups, paper):
             results, spec = groups[kind], paper[number]
             rows = [row for name, tasks in spec["rows"].items() for row in quoted(name, tasks, spec["columns"])]
             row, variant = results[0]["method"], "mssa" if "mssa" in next(iter(results[0]["rows"].values())) else "plain"
-            rows += ours("RCNn, this run", results, row, variant, spec["columns"], spec["rows"]["RCNn"])
+            known = spec["rows"]["RCNn"] if (row, variant) == ("cnr_pbl", "mssa") else {}
+            rows += ours(f"this run: {LABELS[row]}{VARIANTS[variant]}", results, row, variant, spec["columns"], known)
             out.append(table(number, TITLES[number], kind, results, spec["columns"], rows, paper))
     for kind, results in groups.items():
         spec, rows = paper["table3"], []
@@ -122,8 +132,16 @@ def table(number, title, kind, results, columns, rows, paper):
 
 
 def notes(kind, results, paper):
-    """What a reader must know before comparing."""
-    result, out = results[0], []
+    """What a reader must know before comparing, of every seed."""
+    out = list(dict.fromkeys(note for result in results for note in result_notes(kind, result, paper)))
+    if len(results) > 1:
+        out.append(f"Ours: mean ± standard deviation of {len(results)} seeds.")
+    return [*out, "In brackets: ours minus the paper's. Rows of other methods: the paper's numbers."]
+
+
+def result_notes(kind, result, paper):
+    """What is special about the images and classes of one result."""
+    out = []
     shipped = ClassList.read(DATA / kind / "seen.txt", DATA / kind / "unseen.txt")
     if result["class_fingerprint"] != shipped.fingerprint:
         out.append("NOT COMPARABLE: the class list is not the paper's.")
@@ -131,17 +149,15 @@ def notes(kind, results, paper):
     for task, found in images["tasks"].items():
         expected = paper["positives_per_image"][kind][task]
         off = abs(found["positives_per_image"] / expected - 1)
-        verdict = f"the paper's rows imply {expected}" + (f", {100 * off:.0f} % off: NOT ITS TEST SET" if off > 0.01 else "")
+        verdict = f"the paper's own rows imply {expected}" + (
+            f", {100 * off:.0f} % off: NOT ITS TEST SET" if off > 0.01 else ""
+        )
         out.append(f"{task.upper()}: {found['images']:,} images, {found['positives_per_image']:.3f} positives each; {verdict}.")
     if images["missing"] or images["unreadable"]:
         out.append(f"{images['missing']} missing and {images['unreadable']} unreadable images were left out.")
     kept = result["config"]["dataset"]["keep_unlabelled"]
     out.append(f"Images without a positive label: {'kept' if kept else 'not used, as in the paper'}.")
-    out += result["warnings"]
-    if len(results) > 1:
-        out.append(f"Ours: mean ± standard deviation of {len(results)} seeds.")
-    out.append("In brackets: ours minus the paper's. Rows of other methods: the paper's numbers.")
-    return out
+    return out + [f"WARNING: {warning}." for warning in result["warnings"]]
 
 
 def render(made, form):
@@ -149,15 +165,21 @@ def render(made, form):
     if form == "csv":
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["table", "dataset", "row", "task", "metric", "source", "value", "deviation", "paper", "difference"])
+        writer.writerow(
+            ["table", "dataset", "row", "task", "metric", "source", "value", "deviation", "paper", "difference", "comparable"]
+        )
         for t in made:
+            comparable = "no" if any("NOT " in note or "WARNING" in note for note in t["notes"]) else "yes"
             for row in t["rows"]:
                 for column, (mean, deviation, known) in zip(t["columns"], row["cells"], strict=True):
                     source, known = ("paper", mean) if row["kind"] == "paper" else ("ours", known)
                     value = None if source == "paper" else mean
                     off = None if None in (value, known) else round(value - known, 3)
                     numbers = [v if v is None else round(v, 3) for v in (value, deviation)]
-                    writer.writerow([t["table"], t["dataset"], row["name"], row["task"], column, source, *numbers, known, off])
+                    mark = comparable if source == "ours" else None
+                    writer.writerow(
+                        [t["table"], t["dataset"], row["name"], row["task"], column, source, *numbers, known, off, mark]
+                    )
         return text.getvalue().rstrip("\n")
     parts = []
     for t in made:
@@ -174,26 +196,28 @@ def words(value, form):
         return "-"
     plus = r"$\pm$" if form == "latex" else "±"
     text = f"{mean:.1f}" + (f" {plus} {deviation:.1f}" if deviation is not None else "")
-    return text + (f" ({mean - known:+.1f})" if known is not None else "")
+    return text + (f" ({round(mean - known, 1) + 0.0:+.1f})" if known is not None else "")
 
 
 def markdown(t, header, lines):
     rows = [header, ["---"] * len(header)]
     for row, line in zip(t["rows"], lines, strict=True):
-        rows.append([f"**{c}**" if row["kind"] == "ours" and c != "-" else c for c in line])
+        mixed = row["kind"] == "ours" and t["table"] != "table3"  # among other methods
+        rows.append([f"**{c}**" if mixed and c != "-" else c for c in line])
     return "\n".join([f"### {t['title']}", "", *(f"| {' | '.join(r)} |" for r in rows), "", *(f"- {n}" for n in t["notes"])])
 
 
 def latex(t, header, lines):
     def escape(text):
-        for mark in "&%#_":
+        text = text.replace("\\", "/")
+        for mark in "&%#_{}$":
             text = text.replace(mark, f"\\{mark}")
-        return text.replace("±", r"$\pm$")
+        return text.replace("±", r"$\pm$").replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
 
     rows = [" & ".join(escape(c) if i < 2 else c for i, c in enumerate(line)) + r" \\" for line in lines]
     head = " & ".join(escape(c) for c in header) + r" \\"
     body = [rf"\begin{{tabular}}{{ll{'r' * len(t['columns'])}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule"]
-    caption = escape(" ".join([t["title"] + ".", *t["notes"]]))
+    caption = escape(" ".join([t["title"].split(". ", 1)[1] + ".", *t["notes"]]))
     return "\n".join([r"\begin{table}", r"\centering", *body, r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"])
 
 
@@ -201,14 +225,18 @@ def main(argv=None):
     parser = command.parser("report", __doc__, keys=None)
     parser.add_argument("results", nargs="+", metavar="RESULT", help="result.json, or the folder of a run")
     parser.add_argument("--format", choices=FORMATS, default="markdown")
+    parser.add_argument("--write", metavar="FOLDER", help="also write tables.md, tables.csv and tables.tex there")
     parser.add_argument("--table", type=int, choices=(1, 2, 3), action="append", help="only this table; may be repeated")
     args = parser.parse_args(argv)
     paper = yaml.safe_load((DATA / "paper_tables.yaml").read_text(encoding="utf-8"))
     made = tables(read(args.results), paper)
     if args.table:
+        if absent := set(args.table) - {int(t["table"][-1]) for t in made}:
+            raise ValueError(f"--table: these results have no table {min(absent)}")
         made = [t for t in made if int(t["table"][-1]) in args.table]
-        if not made:
-            raise ValueError(f"--table: these results have no table {args.table[0]}")
+    for form, suffix in FORMATS.items() if args.write else ():
+        with replace_file(Path(args.write) / f"tables.{suffix}") as file:
+            file.write((render(made, form) + "\n").encode())
     sys.stdout.write(render(made, args.format) + "\n")
 
 

@@ -1,0 +1,614 @@
+"""Measuring a run: metrics in bounded memory, one pass that can be killed and shared, and what a result says of itself."""
+
+import collections
+import contextlib
+import importlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.distributed.run import parse_args
+from torch.nn import functional as F
+
+from rcnn import checkpoint, command, evaluate, metrics, mssa, scoring
+from rcnn.datasets import mini
+from rcnn.image_encoder import ImageFeatures
+from rcnn.scoring import Plane
+
+ROOT = Path(__file__).parents[1]
+PICTURES, BATCH = 25, 2  # an odd number of batches, the last one incomplete
+ENVIRONMENT = os.environ | {
+    "OMP_NUM_THREADS": "1",  # the last bits depend on the number of threads
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONPATH": str(ROOT),
+}
+AGAIN = "is of these very settings; delete it to measure again"
+QUICK = ["evaluate.counts=[]", "evaluate.epochs=false"]
+KILLED_AFTER_FIVE_NOTES = """
+import os, signal, sys
+from rcnn import command, evaluate, scoring
+save = scoring.Scores.save
+def note_or_die(scores, process, done, broken):
+    if len(done) == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(scores, process, done, broken)
+scoring.Scores.save = note_or_die
+command.run(lambda: evaluate.main(sys.argv[1:]))
+"""
+ONE_IS_SLOW = """
+import os, runpy, time
+from rcnn import scoring
+rank, fill, score = int(os.environ["RANK"]), scoring.fill, scoring._score
+def slow(*arguments):
+    time.sleep(0.1 * rank)
+    score(*arguments)
+def tell(*arguments):
+    clock = fill(*arguments)
+    print(f"process {rank} scored {clock.images} images", flush=True)
+    return clock
+scoring.fill, scoring._score = tell, slow
+runpy.run_module("rcnn.evaluate", run_name="__main__")
+"""
+
+
+def rcnn(name, *arguments, code=0):
+    """What `python -m rcnn.<name> ARGUMENTS` does, in this process; return (stdout, stderr)."""
+    module = importlib.import_module(f"rcnn.{name}")
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), pytest.raises(SystemExit) as ended:
+        command.run(lambda: module.main([str(a) for a in arguments]))
+    assert (ended.value.code or 0) == code, stdout.getvalue() + stderr.getvalue()
+    return stdout.getvalue(), stderr.getvalue()
+
+
+def python(*arguments, code=0):
+    """stdout of a Python process of its own."""
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def read(run):
+    return json.loads((run / "result.json").read_text())
+
+
+def numbers(run):
+    """A result without what differs between two runs of the same: the time it took, and the folder."""
+    result = read(run)
+    del result["seconds"], result["config"]["output"]
+    return result
+
+
+def values(result):
+    """{(row, variant, task, metric): value}"""
+    rows = result["rows"].items()
+    return {(r, v, t, n): m["value"] for r, vs in rows for v, ts in vs.items() for t, ms in ts.items() for n, m in ms.items()}
+
+
+def table_of(stdout):
+    """The lines of the rows."""
+    return [line for line in stdout.splitlines() if line.startswith((" class", " 80", " desc", " closed", "*CNR"))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """With a small mini benchmark in it."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    mini.prepare(folder / "images", folder / "instances.json", PICTURES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learned(folder):
+    """A run that nothing was measured with yet; to be copied."""
+    settings = [
+        f"output={folder}/learned", f"cache={folder}/cache", "device=cpu", "train.epochs=2", "train.batch_size=2048",
+        "train.ablation=false", "dataset.kind=coco", f"dataset.images={folder}/images",
+        f"dataset.annotations={folder}/instances.json", "evaluate.counts=[2]", "evaluate.bootstrap=5",
+        f"evaluate.batch_size={BATCH}", "evaluate.workers=0",
+    ]  # fmt: skip
+    rcnn("train", "--config", "configs/mini.yaml", "--no-evaluate", *settings)
+    return folder / "learned"
+
+
+@pytest.fixture
+def run(learned, tmp_path):
+    return Path(shutil.copytree(learned, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def measured(learned, folder):
+    """(run, stdout) of an evaluation with nothing special; to be read only."""
+    run = shutil.copytree(learned, folder / "measured")
+    return run, rcnn("evaluate", "--run", run)[0]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(learned, folder):
+    """What one process with one thread finds."""
+    run = shutil.copytree(learned, folder / "uninterrupted")
+    python("-m", "rcnn.evaluate", "--run", run)
+    return numbers(run)
+
+
+@pytest.fixture
+def pictures(folder, tmp_path):
+    """A copy of the pictures and their labels that a test may spoil; and the overrides that name it."""
+    shutil.copytree(folder / "images", tmp_path / "images")
+    path = tmp_path / "instances.json"
+    content = json.loads((folder / "instances.json").read_text())
+
+    def write(**changed):
+        path.write_text(json.dumps(content | changed))
+        return [f"dataset.images={tmp_path}/images", f"dataset.annotations={path}"]
+
+    return SimpleNamespace(folder=tmp_path / "images", write=write, **content)
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """{folder of the scores: {plane: (B, C) scores}} of the evaluations of this test, as they were when deleted."""
+    found, delete = {}, scoring.Scores.delete
+
+    def keep(scores):
+        found[scores.folder] = {plane: np.array(scores[plane]) for plane in scores.planes}
+        delete(scores)
+
+    monkeypatch.setattr(scoring.Scores, "delete", keep)
+    return found
+
+
+def random_table(images=37, classes=11):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(images, classes)).astype(np.float32).round(1)  # with ties
+    labels = torch.from_numpy(rng.choice([1, -1, 0], (images, classes), p=[0.2, 0.7, 0.1]).astype(np.int8))
+    return scores, labels, torch.from_numpy(rng.random(images) < 0.8)
+
+
+def whole(scores, labels, first, used, top_k, weights=None):
+    """What `evaluate.measure` should find, from the whole table at once."""
+    s, y = torch.from_numpy(scores)[used][:, first:], labels[used][:, first:]
+    found = {"mAP": metrics.average_precision(s, y, weights).double().mean(-1)}
+    for k in top_k:
+        values = metrics.precision_recall_f1(*metrics.top_k_counts(s, y, k), k, weights)
+        found |= zip((f"P@{k}", f"R@{k}", f"F1@{k}"), values.unbind(-1), strict=True)
+    return {name: (100 * value).tolist() for name, value in found.items()}
+
+
+PARTS = pytest.mark.parametrize(("columns", "images"), [(64, 4096), (1, 1), (4, 5), (11, 37), (10, 36)])
+
+
+@PARTS
+@pytest.mark.parametrize("first", [0, 4])
+def test_metrics_are_those_of_the_whole_table_whatever_part_of_it_is_in_memory(monkeypatch, first, columns, images):
+    monkeypatch.setattr(evaluate, "COLUMNS", columns)
+    monkeypatch.setattr(evaluate, "IMAGES", images)
+    scores, labels, used = random_table()
+    values, samples = evaluate.measure(scores, labels, first, used, (1, 3))
+    assert values == pytest.approx(whole(scores, labels, first, used, (1, 3)), rel=1e-6)
+    assert samples == {}
+
+
+@PARTS
+def test_resampled_metrics_are_those_of_the_weighted_images(monkeypatch, columns, images):
+    monkeypatch.setattr(evaluate, "COLUMNS", columns)
+    monkeypatch.setattr(evaluate, "IMAGES", images)
+    scores, labels, used = random_table()
+    kept = int(used.sum())
+    drawn = np.random.default_rng(1).multinomial(kept, np.full(kept, 1 / kept), 6)
+    drawn[0] = 1  # each image once
+    weights = torch.from_numpy(drawn).double()
+    values, samples = evaluate.measure(scores, labels, 4, used, (2,), weights)
+    expected = whole(scores, labels, 4, used, (2,), weights)
+    assert list(samples) == list(values) == ["mAP", "P@2", "R@2", "F1@2"]
+    for name, sampled in samples.items():
+        assert sampled.tolist() == pytest.approx(expected[name], rel=1e-5)
+        assert sampled[0].item() == pytest.approx(values[name], rel=1e-5)
+
+
+def test_without_k_only_average_precision_is_measured():
+    scores, labels, used = random_table()
+    assert list(evaluate.measure(scores, labels, 0, used)[0]) == ["mAP"]
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """Five files of noise."""
+    folder, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(2)
+    paths = [folder / f"{i}.png" for i in range(5)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("at_a_time", [2048, 14, 10, 7, 3])
+def test_every_plane_is_what_scoring_its_set_alone_gives_also_when_sets_are_cut(
+    monkeypatch, tmp_path, tiny_clip, noise, at_a_time
+):
+    monkeypatch.setattr(scoring, "CLASSES_AT_A_TIME", at_a_time)
+    generator = torch.Generator().manual_seed(3)
+    sets = {n: F.normalize(torch.randn(7, 64, generator=generator), dim=1) for n in ("baseline", "mean", "epoch/0")}
+    planes = evaluate.planes(["baseline", "mean"], ["epoch/0"], (2,), True)
+    scores = scoring.Scores(tmp_path, planes, 5, 7, "facts").open()
+    scoring.fill(scores, tiny_clip, noise, sets, (2,), 0.1, 2, 0)
+    pixels = torch.stack([mssa.views(Image.open(path), 224, (2,)) for path in noise])
+    features = tiny_clip.encode_views(pixels)
+    for plane in planes:
+        counts = (2,) if plane.variant == "mssa" else ()
+        parts = dict(zip(("global", "local"), mssa.score(features, sets[plane.name], counts, 0.1), strict=True))
+        expected = parts[plane.part] if plane.part != "score" else (parts["global"] + parts["local"]) / 2
+        np.testing.assert_allclose(scores[plane], expected.numpy(), rtol=0, atol=2e-6)
+    assert len({scores[p].tobytes() for p in planes}) == len(planes) == 2 * 2 * 3 + 1
+
+
+def test_epochs_are_measured_as_the_method_is_and_the_parts_only_on_demand():
+    assert evaluate.planes(["a"], ["epoch/0"], (2,), False) == [
+        Plane("a", "plain"),
+        Plane("a", "mssa"),
+        Plane("epoch/0", "mssa"),
+    ]
+    assert evaluate.planes(["a"], ["epoch/0"], (), False) == [Plane("a", "plain"), Plane("epoch/0", "plain")]
+
+
+class Colours:
+    """Stands in for a Clip: the features of a view are its mean colour and its pixels."""
+
+    device, image = torch.device("cpu"), SimpleNamespace(image_size=4)
+
+    def encode_views(self, pixels):
+        x = pixels.float() + 1
+        return ImageFeatures(F.normalize(x.mean((2, 3)), dim=-1), F.normalize(x.flatten(2, 3), dim=-1))
+
+
+class Pass:
+    """A pass over `count` small pictures, two at a time, that counts how often each is decoded."""
+
+    def __init__(self, folder, monkeypatch, count):
+        self.paths, self.decoded = [folder / f"{i}.png" for i in range(count)], collections.Counter()
+        for i, path in enumerate(self.paths):
+            Image.new("RGB", (4, 4), (10 * i, 255 - 10 * i, 7 * i)).save(path)
+        self.scores = scoring.Scores(folder, [Plane("baseline", "plain")], count, 3, "facts").open()
+        self.dies_at, load = None, scoring.batches
+
+        def batches(paths, *arguments):
+            for i, batch in enumerate(load(paths, *arguments)):
+                if i == self.dies_at:
+                    raise KeyboardInterrupt
+                self.decoded.update(self.paths.index(path) for path in paths[i * BATCH : (i + 1) * BATCH])
+                yield batch
+
+        monkeypatch.setattr(scoring, "batches", batches)
+
+    def fill(self, rank=0, world=1, dies_at=None):
+        self.dies_at = dies_at
+        with contextlib.nullcontext() if dies_at is None else pytest.raises(KeyboardInterrupt):
+            scoring.fill(self.scores, Colours(), self.paths, {"baseline": torch.eye(3)}, (), 0.1, BATCH, 0, rank, world, 0)
+
+    def is_whole(self, but=()):
+        read = [i for i in range(len(self.paths)) if i not in but]
+        pixels = torch.stack([mssa.views(Image.open(self.paths[i]), 4) for i in read])
+        parts = mssa.score(Colours().encode_views(pixels), torch.eye(3), (), 0.1)
+        return np.allclose(self.scores.table[0, read], (sum(parts) / 2).numpy(), rtol=0, atol=1e-6)
+
+
+SHARES = pytest.mark.parametrize(("count", "world"), [(12, 2), (13, 2), (10, 2), (9, 3), (3, 3)])
+
+
+@SHARES
+def test_processes_that_start_together_score_every_image_once(monkeypatch, tmp_path, count, world):
+    one_pass = Pass(tmp_path, monkeypatch, count)
+    monkeypatch.setattr(scoring.Scores, "done", lambda scores: (set(), {}))  # what each of them finds
+    for rank in range(world):
+        one_pass.fill(rank, world)
+    assert one_pass.decoded == dict.fromkeys(range(count), 1)
+    assert one_pass.is_whole()
+
+
+@SHARES
+def test_processes_that_start_late_score_every_image_once_too(monkeypatch, tmp_path, count, world):
+    one_pass = Pass(tmp_path, monkeypatch, count)
+    for rank in range(world):  # each finds the notes of those before
+        one_pass.fill(rank, world)
+    assert one_pass.decoded == dict.fromkeys(range(count), 1)
+    assert one_pass.is_whole()
+
+
+def test_a_pass_that_is_interrupted_again_and_again_scores_every_image_once(monkeypatch, tmp_path):
+    one_pass = Pass(tmp_path, monkeypatch, 13)
+    for dies_at in (2, 2, 2, None, None):
+        one_pass.fill(dies_at=dies_at)
+    assert one_pass.scores.done() == (set(range(7)), {})
+    assert one_pass.decoded == dict.fromkeys(range(13), 1)
+    assert one_pass.is_whole()
+
+
+def test_what_could_not_be_read_is_remembered_when_a_pass_goes_on(monkeypatch, tmp_path):
+    one_pass = Pass(tmp_path, monkeypatch, 13)
+    for i in (2, 9, 12):
+        one_pass.paths[i].write_bytes(b"not a picture")
+    one_pass.fill(dies_at=2)
+    assert set(one_pass.scores.done()[1]) == {2}
+    one_pass.fill()
+    batches, broken = one_pass.scores.done()
+    assert batches == set(range(7))
+    assert set(broken) == {2, 9, 12}
+    assert all("cannot identify image" in why for why in broken.values())
+    assert one_pass.is_whole(but=broken)
+
+
+def test_a_note_that_was_cut_is_no_note(tmp_path):
+    scores = scoring.Scores(tmp_path, [Plane("baseline", "plain")], 4, 3, "facts").open()
+    scores.save("0-of-1-1", [0], {})
+    (scores.folder / "done.0-of-1-2.json").write_text('{"batches": [1], "bro')
+    assert scores.done() == ({0}, {})
+
+
+def test_too_little_disk_is_said_in_gigabytes_before_anything_is_written(monkeypatch, tmp_path):
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(5e9, 4e9, 1e9))
+    scores = scoring.Scores(tmp_path, [Plane("baseline", "plain")] * 10, 100_000, 1000, "facts")
+    assert scores.bytes == 4e9
+    with pytest.raises(ValueError, match=r"the scores need 4\.0 GB in .*, 1\.0 GB are free") as error:
+        scores.open()
+    assert "evaluate.epochs=false" in str(error.value)
+    assert not (scores.folder / "scores.f32").exists()
+
+
+def test_evaluate_ends_in_one_line_when_there_is_too_little_disk(monkeypatch, run):
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 0))
+    _, stderr = rcnn("evaluate", "--run", run, code=2)
+    assert stderr.splitlines()[-1].startswith("error: the scores need 0.0 GB")
+    assert not (run / "result.json").exists()
+
+
+def test_scores_that_are_there_need_no_room_again(monkeypatch, tmp_path):
+    scores = scoring.Scores(tmp_path, [Plane("baseline", "plain")], 4, 3, "facts").open()
+    scores[Plane("baseline", "plain")][:] = 5
+    scores.save("0-of-1-1", [0], {})
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 0))
+    again = scoring.Scores(tmp_path, [Plane("baseline", "plain")], 4, 3, "facts").open()
+    assert (again.table == 5).all()
+
+
+@contextlib.contextmanager
+def unreadable(paths):
+    before = {path: path.read_bytes() for path in paths}
+    try:
+        for path in paths:
+            path.write_bytes(b"not a picture")
+        yield
+    finally:
+        for path, data in before.items():
+            path.write_bytes(data)
+
+
+def test_an_evaluation_that_was_killed_goes_on_where_it_was_to_the_identical_result(run, folder, uninterrupted):
+    python("-c", KILLED_AFTER_FIVE_NOTES, "--run", run, "evaluate.save_every=0", code=-signal.SIGKILL)
+    (note,) = (run / "scores").glob("*/done.*.json")
+    assert json.loads(note.read_text())["batches"] == [0, 1, 2, 3, 4]
+    assert not (run / "result.json").exists()
+    scores = np.memmap(note.parent / "scores.f32", np.float32, "r+").reshape(-1, PICTURES, 84)
+    assert scores[:, : 6 * BATCH].all()
+    scores[:, 5 * BATCH :] = np.nan  # a batch that was not noted may be half written
+    scores.flush()
+    done = sorted((folder / "images").iterdir())[: 5 * BATCH]
+    with unreadable(done):
+        python("-m", "rcnn.evaluate", "--run", run)
+    assert numbers(run) == uninterrupted
+    assert not (run / "scores").exists()
+
+
+def test_two_processes_share_the_images_and_find_what_one_finds(run, uninterrupted, tmp_path):
+    script = tmp_path / "one_is_slow.py"  # rcnn.evaluate; the first process has to wait for the second
+    script.write_text(ONE_IS_SLOW)
+    stdout = python("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", script, "--run", run)
+    assert numbers(run) == uninterrupted
+    assert sorted(re.findall(r"process \d scored \d+ images", stdout)) == [
+        "process 0 scored 13 images",
+        "process 1 scored 12 images",
+    ]
+    assert stdout.count("result file:") == 1
+    assert not (run / "scores").exists()
+
+
+def test_torchrun_understands_the_command_that_the_help_tells():
+    torchrun, *words = re.search(r"`(torchrun [^`]+)`", evaluate.__doc__)[1].split()
+    arguments = parse_args(words)
+    assert torchrun == "torchrun"
+    assert (arguments.module, arguments.training_script) == (True, "rcnn.evaluate")
+    assert arguments.training_script_args == ["--run", "RUN"]
+
+
+def test_the_scores_are_deleted_after_success(measured):
+    run, _ = measured
+    assert (run / "result.json").exists()
+    assert not (run / "scores").exists()
+
+
+def test_the_same_command_does_not_measure_again(monkeypatch, measured):
+    run, stdout = measured
+    before = (run / "result.json").read_bytes()
+    monkeypatch.setattr(scoring, "fill", None)
+    again, _ = rcnn("evaluate", "--run", run)
+    assert AGAIN in again
+    assert AGAIN not in stdout
+    assert table_of(again) == table_of(stdout)
+    assert (run / "result.json").read_bytes() == before
+
+
+def test_another_option_or_label_is_measured_anew_and_nothing_else(run, pictures):
+    def again(*overrides):
+        return AGAIN in rcnn("evaluate", "--run", run, *where, *QUICK, *overrides)[0]
+
+    where = pictures.write()
+    assert not again()
+    assert again()
+    assert not again("evaluate.top_k=[1]")
+    assert {n for n in read(run)["rows"]["baseline"]["plain"]["gzsl"] if n != "mAP"} == {"P@1", "R@1", "F1@1"}
+    assert again("evaluate.top_k=[1]")
+    before = read(run)
+    where = pictures.write(annotations=pictures.annotations[1:])
+    assert not again("evaluate.top_k=[1]")
+    after = read(run)
+    assert after["made_from"] != before["made_from"]
+    assert after["images"]["tasks"] != before["images"]["tasks"]
+
+
+def test_what_a_killed_evaluation_did_in_other_batches_is_not_taken_over(monkeypatch, run, measured):
+    def die(*arguments):
+        if len(list(run.glob("scores/*/done.*.json"))):
+            raise KeyboardInterrupt
+        score(*arguments)
+
+    with monkeypatch.context() as patch:
+        score = scoring._score
+        patch.setattr(scoring, "_score", die)
+        rcnn("evaluate", "--run", run, "evaluate.save_every=0", code=130)
+    rcnn("evaluate", "--run", run, f"evaluate.batch_size={BATCH + 3}")
+    assert values(read(run)) == pytest.approx(values(read(measured[0])), rel=1e-6)
+
+
+def test_a_result_that_is_cut_or_of_other_facts_is_none(tmp_path):
+    path = tmp_path / "result.json"
+    assert evaluate.finished(path, "a") is None
+    path.write_text('{"made_from": "a"}')
+    assert evaluate.finished(path, "a") == {"made_from": "a"}
+    assert evaluate.finished(path, "b") is None
+    path.write_text('{"made_from": "a"')
+    assert evaluate.finished(path, "a") is None
+
+
+def test_the_last_epoch_is_measured_to_be_what_the_method_is(measured):
+    result = read(measured[0])
+    assert [point["epoch"] for point in result["epochs"]] == [0, 1]
+    first, last = result["epochs"]
+    for task, metrics_of in result["rows"]["cnr_pbl"]["mssa"].items():
+        values = {name: metric["value"] for name, metric in metrics_of.items()}
+        assert last[task] == pytest.approx(values, rel=1e-6)
+        assert first[task] != pytest.approx(values, rel=1e-6)
+
+
+def test_the_best_epoch_on_the_test_images_is_told_beside_the_result(measured):
+    run, stdout = measured
+    result = read(run)
+    for task in ("zsl", "gzsl"):
+        best = result["best_on_test"][task]
+        assert best["F1@3"] == max(point[task]["F1@3"] for point in result["epochs"])
+        assert best == {"epoch": best["epoch"], **result["epochs"][best["epoch"]][task]}
+        assert f" {task.upper()}, epoch {best['epoch']}: mAP {best['mAP']:.1f}, F1@3 {best['F1@3']:.1f}, F1@5" in stdout
+
+
+@pytest.mark.parametrize(
+    ("top_k", "zsl", "gzsl"),
+    [((5, 3), 4, 0), ((5,), 2, 7), ((), 7, 2), ((9,), 7, 2)],
+)
+def test_the_best_epoch_has_the_best_f1_at_the_smallest_k_in_each_task(top_k, zsl, gzsl):
+    points = [
+        {"epoch": 0, "zsl": {"mAP": 1, "F1@3": 1, "F1@5": 1}, "gzsl": {"mAP": 1, "F1@3": 9, "F1@5": 1}},
+        {"epoch": 2, "zsl": {"mAP": 2, "F1@3": 2, "F1@5": 9}, "gzsl": {"mAP": 9, "F1@3": 2, "F1@5": 2}},
+        {"epoch": 4, "zsl": {"mAP": 3, "F1@3": 9, "F1@5": 3}, "gzsl": {"mAP": 3, "F1@3": 3, "F1@5": 3}},
+        {"epoch": 7, "zsl": {"mAP": 9, "F1@3": 4, "F1@5": 4}, "gzsl": {"mAP": 4, "F1@3": 4, "F1@5": 9}},
+    ]
+    best = evaluate.best_on_test(points, top_k)
+    assert {task: entry["epoch"] for task, entry in best.items()} == {"zsl": zsl, "gzsl": gzsl}
+    assert best["zsl"] == next({"epoch": p["epoch"], **p["zsl"]} for p in points if p["epoch"] == zsl)
+
+
+def test_without_epochs_there_is_no_curve_and_no_best_epoch(run, measured):
+    stdout, _ = rcnn("evaluate", "--run", run, "evaluate.epochs=false")
+    result, full = read(run), read(measured[0])
+    assert result["epochs"] == []
+    assert result["best_on_test"] == {}
+    assert "best epoch" in measured[1]
+    assert "best epoch" not in stdout
+    assert values(result) == pytest.approx(values(full), rel=1e-6)
+
+
+def test_missing_and_unreadable_pictures_can_be_left_out_as_if_they_had_never_been(run, pictures, learned, tmp_path):
+    missing, cut = (pictures.folder / f"{i:05}.jpg" for i in (3, 5))
+    missing.unlink()
+    cut.write_bytes(cut.read_bytes()[:200])
+    stdout, _ = rcnn("evaluate", "--run", run, *pictures.write(), "dataset.allow_missing=true")
+    result = read(run)
+    counted = {name: result["images"][name] for name in ("used", "missing", "unreadable", "left_out_without_labels")}
+    assert counted == {"used": PICTURES - 2, "missing": 1, "unreadable": 1, "left_out_without_labels": 0}
+    assert result["images"]["tasks"]["gzsl"]["images"] == PICTURES - 2
+    assert "LEFT OUT: 1 missing and 1 unreadable images." in stdout
+    never = shutil.copytree(learned, tmp_path / "never")
+    others = [image for image in pictures.images if image["file_name"] not in (missing.name, cut.name)]
+    ids = {image["id"] for image in others}
+    where = pictures.write(images=others, annotations=[a for a in pictures.annotations if a["image_id"] in ids])
+    stdout, _ = rcnn("evaluate", "--run", never, *where)
+    assert "LEFT OUT" not in stdout
+    assert values(result) == pytest.approx(values(read(never)), rel=1e-6)
+    assert result["images"]["tasks"] == read(never)["images"]["tasks"]
+
+
+def test_pictures_that_show_none_of_the_classes_are_left_out_or_kept_on_demand(run, pictures):
+    where = [*pictures.write(annotations=[a for a in pictures.annotations if a["image_id"] > 4]), *QUICK]
+    stdout, _ = rcnn("evaluate", "--run", run, *where)
+    without = read(run)
+    assert (without["images"]["used"], without["images"]["left_out_without_labels"]) == (PICTURES - 4, 4)
+    assert "dataset.keep_unlabelled" not in stdout
+    stdout, _ = rcnn("evaluate", "--run", run, *where, "dataset.keep_unlabelled=true")
+    kept = read(run)
+    assert (kept["images"]["used"], kept["images"]["left_out_without_labels"]) == (PICTURES, 0)
+    assert {task["images"] for task in kept["images"]["tasks"].values()} == {PICTURES}
+    assert "Images that show none of the classes are used too (dataset.keep_unlabelled)." in stdout
+    ratio = values(kept)["baseline", "plain", "gzsl", "P@3"] / values(without)["baseline", "plain", "gzsl", "P@3"]
+    assert ratio == pytest.approx((PICTURES - 4) / PICTURES)  # as many hits in more images
+
+
+def test_another_number_of_images_than_expected_is_a_warning(run, measured):
+    zsl, gzsl = (task["images"] for task in read(measured[0])["images"]["tasks"].values())
+    said = f"GZSL: {gzsl} images have a positive label, 1,234 were expected"
+    stdout, _ = rcnn("evaluate", "--run", run, f"dataset.expected_images=[{zsl},1234]", *QUICK)
+    assert f"WARNING: {said}" in stdout
+    assert stdout.count("WARNING") == 1
+    (warning,) = read(run)["warnings"]
+    assert warning.startswith(said)
+    assert read(measured[0])["warnings"] == []
+    assert "WARNING" not in measured[1]
+
+
+def test_bfloat16_scores_are_near_and_never_mixed_with_those_of_float32(monkeypatch, run, tables):
+    rcnn("evaluate", "--run", run, *QUICK, "evaluate.precision=float32")
+    stdout, _ = rcnn("evaluate", "--run", run, *QUICK, "evaluate.precision=bf16")
+    assert AGAIN not in stdout
+    assert len(tables) == 2  # folders of scores: one precision does not go on in the scores of another
+    exact, near = (np.stack(list(by_plane.values())) for by_plane in tables.values())
+    assert 0 < np.abs(near - exact).max() < 2e-2
+    assert read(run)["config"]["evaluate"]["precision"] == "bf16"
+    monkeypatch.setattr(scoring, "fill", None)
+    assert AGAIN in rcnn("evaluate", "--run", run, *QUICK, "evaluate.precision=bf16")[0]
+
+
+def test_a_result_is_of_the_labels_in_the_annotation_file(measured, run, tables):
+    rcnn("evaluate", "--run", run, *QUICK)
+    (scores,) = tables.values()
+    labels = torch.from_numpy(labels_of(run, checkpoint.read_run(run)[1]["class_names"]))
+    ap = metrics.average_precision(torch.from_numpy(scores[Plane("mean", "plain")]), labels)
+    assert (labels == 1).any(1).all()
+    assert read(measured[0])["rows"]["mean"]["plain"]["gzsl"]["mAP"]["value"] == pytest.approx(100 * ap.mean().item())
+
+
+def labels_of(run, names):
+    content = json.loads((Path(read(run)["config"]["dataset"]["annotations"])).read_text())
+    name = {category["id"]: category["name"] for category in content["categories"]}
+    labels = np.full((len(content["images"]), len(names)), -1, np.int8)
+    for annotation in content["annotations"]:
+        labels[annotation["image_id"] - 1, names.index(name[annotation["category_id"]])] = 1
+    return labels

@@ -1,0 +1,111 @@
+"""The corpora that ship in data/: rebuilt from their answers, complete, and written independently of the authors'."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from rcnn import config, describe
+from rcnn.classes import ClassList
+from rcnn.corpus import load
+from rcnn.description_generator.compose import parse
+from rcnn.description_generator.facts import BANNED, forms
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "data"
+AUTHORS = Path(os.environ.get("RCNN_AUTHORS_CORPUS", DATA / "authors" / "mscoco_post_llm.json"))
+SIZES = {"coco": ("mscoco", 10, 3, 30, 20), "nuswide": ("nuswide", 10, 3, 20, 10)}
+
+
+@pytest.fixture(autouse=True)
+def no_service(monkeypatch):
+    """Any request would end in an error."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def shipped(request):
+    """(name of the data set, corpus, report, sizes) of a shipped corpus."""
+    stem, *sizes = SIZES[request.param]
+    corpus, about = (json.loads((DATA / f"{stem}_post_llm.{end}").read_text()) for end in ("json", "about.json"))
+    return request.param, corpus, about, sizes
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_shipped_corpus_is_rebuilt_from_its_answers_without_a_request(name, tmp_path):
+    stem = f"{SIZES[name][0]}_post_llm"
+    (tmp_path / f"{stem}.answers.jsonl").write_bytes((DATA / f"{stem}.answers.jsonl").read_bytes())
+    assert not describe.main([name, f"output={tmp_path}/{stem}.json"])
+    for end in ("json", "about.json", "answers.jsonl"):
+        assert (tmp_path / f"{stem}.{end}").read_bytes() == (DATA / f"{stem}.{end}").read_bytes()
+
+
+def test_a_shipped_corpus_fits_the_class_list_of_its_configuration(shipped):
+    settings = config.load(ROOT / "configs" / f"{shipped[0]}.yaml")
+    classes = ClassList.read(settings.classes.seen, settings.classes.unseen)
+    assert len(load(settings.corpus.path, classes).sentences) == sum(len(e["candidate_sentences"]) for e in shipped[1].values())
+
+
+def test_every_class_has_as_many_facts_as_promised_or_says_why(shipped):
+    _, _, about, (narrower, broader, attributes, scenes) = shipped
+    assert not about["failed"]
+    for entry in about["classes"].values():
+        looks = entry["visible"] and entry["kind"] != "metadata"
+        assert entry["gloss"]
+        assert (entry["broader"], entry["scenes"]) == (broader, scenes), entry["name"]
+        assert entry["attributes"] == (attributes if looks else 0), entry["name"]
+        assert entry["narrower"] <= narrower
+        assert entry["narrower"] >= 8 or not looks, entry["name"]
+
+
+def test_no_class_is_its_own_kind_and_no_broader_kind_is_empty(shipped):
+    for entry in shipped[1].values():
+        facts = parse(entry["node_name"], entry["candidate_sentences"])
+        kinds = {k.lower() for k in (*facts["narrower"], *facts["broader"])}
+        assert not kinds & forms(entry["node_name"])
+        assert not {k.lower() for k in facts["broader"]} & BANNED
+
+
+def test_no_two_classes_have_the_same_scene(shipped):
+    scenes = [
+        s.split(" - ", 1)[1] for e in shipped[1].values() for s in parse(e["node_name"], e["candidate_sentences"])["scenes"]
+    ]
+    assert len(scenes) - len({s.lower() for s in scenes}) <= len(scenes) // 1000
+
+
+@pytest.mark.parametrize(("name", "sense"), [("mouse", "computer"), ("tie", "neck"), ("remote", "hand"), ("orange", "fruit")])
+def test_cocos_ambiguous_classes_have_the_everyday_sense(name, sense):
+    about = json.loads((DATA / "mscoco_post_llm.about.json").read_text())["classes"]
+    assert sense in next(entry["gloss"] for entry in about.values() if entry["name"] == name)
+
+
+@pytest.mark.parametrize("name", ["nikon", "explore", "bravo", "copyright"])
+def test_metadata_has_no_invented_looks(name):
+    about = json.loads((DATA / "nuswide_post_llm.about.json").read_text())["classes"]
+    entry = next((e for e in about.values() if e["name"] == name), None)
+    assert entry is None or (entry["kind"], entry["attributes"], entry["narrower"]) == ("metadata", 0, 0)
+
+
+def test_all_80_classes_of_coco_are_described(tmp_path):
+    answers = (DATA / "mscoco_post_llm.answers.jsonl").read_bytes()
+    (tmp_path / "all.answers.jsonl").write_bytes(answers)
+    assert not describe.main(["coco", "classes.seen=data/coco/all.txt", "classes.unseen=null", f"output={tmp_path}/all.json"])
+    assert len(json.loads((tmp_path / "all.json").read_text())) == 80
+
+
+@pytest.mark.skipif(not AUTHORS.is_file(), reason="the authors' corpus is not here; RCNN_AUTHORS_CORPUS can name it")
+def test_no_long_phrase_and_no_scene_is_shared_with_the_authors_corpus():
+    def phrases(corpus, mode):
+        facts = [parse(e["node_name"], e["candidate_sentences"], mode) for e in corpus.values()]
+        attributes = {a.lower().strip(" .") for f in facts for a in f["attributes"]}
+        return {a for a in attributes if len(a.split()) > 4}, {
+            s.split(" - ", 1)[-1].lower().strip(" .") for f in facts for s in f["scenes"]
+        }
+
+    theirs = phrases(json.loads(AUTHORS.read_text()), "compat")
+    for stem in ("mscoco", "nuswide"):
+        ours = phrases(json.loads((DATA / f"{stem}_post_llm.json").read_text()), "clean")
+        for mine, other in zip(ours, theirs, strict=True):
+            assert not mine & other
