@@ -29,5 +29,5 @@ if wanted check; then python -m rcnn.data check --config "$config" ${pairs[@]+"$
 # text alone: 65 classes, their descriptions, CLIP's text encoder
 if wanted train; then python -m rcnn.train --no-evaluate --config "$config" ${pairs[@]+"${pairs[@]}"}; fi
 # images: every row of the tables, and every epoch, from one pass of CLIP's image encoder
-if wanted evaluate; then python -m rcnn.evaluate --run "$run"; fi
+if wanted evaluate; then python -m rcnn.evaluate "$run"; fi
 if wanted report; then python -m rcnn.report "$run" --write "$run"; fi

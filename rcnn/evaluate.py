@@ -1,8 +1,8 @@
-"""Measure a run on images: `python -m rcnn.evaluate --run outputs/mini`.
+"""Measure a run on images: `python -m rcnn.evaluate outputs/mini`.
 
 One pass over the images serves all rows and all epochs: they differ only in their class embeddings and in the snippets that
 are used. Writes RUN/result.json and prints the table. Interrupted, the same command continues where it was. Several GPUs, or
-processes: `torchrun --nproc-per-node=4 -m rcnn.evaluate --run RUN`.
+processes: `torchrun --nproc-per-node=4 -m rcnn.evaluate RUN`.
 """
 
 import contextlib
@@ -158,7 +158,8 @@ def evaluate(settings, images):
     Returns:
         the result; None in the other processes.
     """
-    with processes.group() as (rank, world, barrier):
+    on = command.device(settings.device).type
+    with processes.group(on == "cuda") as (rank, world, barrier):
         began = time.perf_counter()
         rows, facts = checkpoint.read_run(settings.output)
         classes = ClassList(tuple(facts["class_names"]), facts["seen"])
@@ -171,10 +172,10 @@ def evaluate(settings, images):
         sets = rows | epochs
         identity = {
             "sets": {name: hashlib.sha256(z.contiguous().numpy().tobytes()).hexdigest() for name, z in sets.items()},
-            "images": hashlib.sha256("\n".join(map(str, images.paths)).encode()).hexdigest(),
+            "images": hashlib.sha256("\n".join(map(stamp, images.paths)).encode()).hexdigest(),
             "weights_sha256": facts["weights_sha256"],
             "counts": e.counts, "temperature": e.temperature, "batch_size": e.batch_size, "precision": e.precision,
-            "compile": e.compile, "device": command.device(settings.device).type,
+            "compile": e.compile, "device": on,
         }  # fmt: skip
         made_from = fingerprint(identity, images, settings)
         path = output / "result.json"
@@ -210,7 +211,9 @@ def evaluate(settings, images):
 def summarise(settings, facts, classes, images, used, scores, epochs):
     """The result, from the finished Scores."""
     e = settings.evaluate
-    broken = scores.done()[1]
+    done, broken = scores.done()
+    if len(done) != -(-len(images.paths) // e.batch_size):
+        raise ValueError(f"{len(done)} batches of images are scored, not all; run the same command again")
     if broken and (not settings.dataset.allow_missing or len(broken) == len(images.paths)):
         listed = "\n  ".join(f"{images.paths[i]}: {why}" for i, why in sorted(broken.items())[:10])
         scores.delete()  # the files may be mended under the same names
@@ -218,6 +221,8 @@ def summarise(settings, facts, classes, images, used, scores, epochs):
     good = torch.ones(len(images.paths), dtype=torch.bool)
     good[list(broken)] = False
     used = {task: mask & good for task, mask in used.items()}
+    if empty := [task for task, mask in used.items() if not mask.any()]:
+        raise ValueError(f"{empty[0]}: none of its images can be read")
     tables = {(p.name, p.variant): scores[p] for p in scores.planes if p.part == "score" and p.name not in epochs}
     diagnostics = {}
     for plane in scores.planes:
@@ -257,6 +262,12 @@ def summarise(settings, facts, classes, images, used, scores, epochs):
         "git_commit": git_commit(),
         "config": config.to_dict(settings),
     }  # fmt: skip
+
+
+def stamp(path):
+    """An image file as it is now: its path, size and time of change."""
+    found = path.stat()
+    return f"{path} {found.st_size} {found.st_mtime_ns}"
 
 
 def read_epochs(folder):
@@ -325,7 +336,7 @@ def git_commit():
 
 def main(argv=None):
     parser = command.parser("evaluate", __doc__)
-    parser.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run of rcnn.train")
+    parser.add_argument("run", metavar="RUN", help="folder of a finished run of rcnn.train")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="dataset.*, evaluate.*, device or clip.weights to set"
     )

@@ -8,16 +8,15 @@ from torch import distributed
 
 
 @contextlib.contextmanager
-def group():
+def group(on_cuda):
     """Yield (rank, world, barrier): (0, 1, a function that does nothing) unless torchrun started this process.
 
-    On CUDA machines each process takes the GPU of its local number. Machines must share the run's folder.
+    With `on_cuda` each process takes the GPU of its local number. Machines must share the run's folder.
     """
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         yield 0, 1, lambda: None
         return
-    on_cuda = torch.cuda.is_available()
     if on_cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("nccl" if on_cuda else "gloo")

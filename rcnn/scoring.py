@@ -7,9 +7,9 @@ memory-mapped file: memory stays bounded whatever the number of images and class
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +66,8 @@ class Scores:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "scores.f32"
         there = path.stat().st_size if path.exists() else 0
-        free = shutil.disk_usage(self.folder).free + there
+        # the file has holes until it is filled: only its blocks are taken from the disk
+        free = shutil.disk_usage(self.folder).free + (512 * path.stat().st_blocks if there else 0)
         if free < self.bytes:
             raise ValueError(
                 f"the scores need {self.bytes / 1e9:.1f} GB in {self.folder}, {free / 1e9:.1f} GB are free; fewer sets of "
@@ -135,9 +136,10 @@ def fill(scores, model, paths, sets, counts, temperature, batch_size, workers, r
         Clock
     """
     finished, _ = scores.done()
-    todo = [b for b in range(-(-len(paths) // batch_size)) if b not in finished][rank::world]
+    # whatever the others have done meanwhile, every batch is of one process alone
+    todo = [b for b in range(-(-len(paths) // batch_size))[rank::world] if b not in finished]
     numbers = [list(range(b * batch_size, min((b + 1) * batch_size, len(paths)))) for b in todo]
-    process = f"{rank}-of-{world}-{os.getpid()}"  # another run, another file: nothing noted is ever lost
+    process = f"{rank}-of-{world}-{uuid.uuid4().hex[:8]}"  # another run, another file: nothing noted is ever lost
     stacked = torch.cat(list(sets.values())).to(model.device)
     done, broken, clock, saved = [], {}, Clock(), time.monotonic()
     loader = batches([paths[i] for n in numbers for i in n], model.image.image_size, counts, batch_size, workers)

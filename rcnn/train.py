@@ -189,7 +189,7 @@ def train(settings, classes):
 def main(argv=None):
     parser = command.parser("train", __doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML configuration; see configs/")
-    parser.add_argument("--no-evaluate", action="store_true", help="learn only; python -m rcnn.evaluate --run RUN measures")
+    parser.add_argument("--no-evaluate", action="store_true", help="learn only; python -m rcnn.evaluate RUN measures")
     parser.add_argument("--resume", metavar="RUN", help="as output=RUN, but an error if there is no run to continue")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration keys to set")
     args = parser.parse_intermixed_args(argv)

@@ -106,7 +106,7 @@ def test_class_embeddings_of_every_epoch_are_kept_and_the_last_is_the_result(tra
 def test_evaluating_again_gives_the_same_numbers(trained):
     run, _ = trained
     before = json.loads((run / "result.json").read_text())["rows"]
-    rcnn("evaluate", "--run", run)
+    rcnn("evaluate", run)
     assert json.loads((run / "result.json").read_text())["rows"] == before
 
 
@@ -156,7 +156,7 @@ def test_a_closed_form_run_does_not_overwrite_learned_names(trained, settings):
 
 
 def test_evaluate_refuses_keys_that_were_settled_by_learning(trained):
-    _, stderr = rcnn("evaluate", "--run", trained[0], "train.centring=0.9", code=2)
+    _, stderr = rcnn("evaluate", trained[0], "train.centring=0.9", code=2)
     assert "train.centring=0.9: this was settled when the run was learned" in stderr
 
 
@@ -164,7 +164,7 @@ def test_evaluate_without_a_bootstrap_gives_differences_without_intervals(traine
     copy = folder / "no_bootstrap"
     copy.mkdir()
     shutil.copy(trained[0] / "class_embeddings.safetensors", copy)
-    stdout, _ = rcnn("evaluate", "--run", copy, "evaluate.bootstrap=0", "evaluate.counts=[]")
+    stdout, _ = rcnn("evaluate", copy, "evaluate.bootstrap=0", "evaluate.counts=[]")
     m = json.loads((copy / "result.json").read_text())["rows"]["mean"]["plain"]["zsl"]["mAP"]
     assert set(m) == {"value", "versus_baseline"}
     assert set(m["versus_baseline"]) == {"value"}
@@ -177,7 +177,7 @@ def test_evaluate_says_when_no_image_shows_an_unseen_class(trained, folder):
     content["annotations"] = [{"id": 1, "image_id": 1, "category_id": cat}]
     (folder / "seen_only.json").write_text(json.dumps(content))
     where = ["dataset.kind=coco", f"dataset.annotations={folder}/seen_only.json"]
-    _, stderr = rcnn("evaluate", "--run", trained[0], *where, code=2)
+    _, stderr = rcnn("evaluate", trained[0], *where, code=2)
     assert "zsl: no image shows any of the 28 classes" in stderr
 
 
@@ -236,16 +236,16 @@ def test_evaluate_explains_what_is_wrong_with_images_and_annotations(trained, fo
     where = ["dataset.kind=coco", f"dataset.images={copy}/images", f"dataset.annotations={copy}/instances.json"]
     picture = copy / "images" / "00003.jpg"
     picture.write_bytes(picture.read_bytes()[:200])
-    _, stderr = rcnn("evaluate", "--run", run, *where, code=2)
+    _, stderr = rcnn("evaluate", run, *where, code=2)
     assert "1 of 24 images cannot be read" in stderr
     assert "00003.jpg" in stderr
     picture.unlink()
-    _, stderr = rcnn("evaluate", "--run", run, *where, code=2)
+    _, stderr = rcnn("evaluate", run, *where, code=2)
     assert "1 of 24 images are missing" in stderr
     assert "00003.jpg" in stderr
     annotations = copy / "instances.json"
     annotations.write_bytes(annotations.read_bytes()[:500])
-    _, stderr = rcnn("evaluate", "--run", run, *where, code=2)
+    _, stderr = rcnn("evaluate", run, *where, code=2)
     assert "is not JSON" in stderr
 
 

@@ -131,14 +131,14 @@ def run(learned, tmp_path):
 def measured(learned, folder):
     """(run, stdout) of an evaluation with nothing special; to be read only."""
     run = shutil.copytree(learned, folder / "measured")
-    return run, rcnn("evaluate", "--run", run)[0]
+    return run, rcnn("evaluate", run)[0]
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(learned, folder):
     """What one process with one thread finds."""
     run = shutil.copytree(learned, folder / "uninterrupted")
-    python("-m", "rcnn.evaluate", "--run", run)
+    python("-m", "rcnn.evaluate", run)
     return numbers(run)
 
 
@@ -368,7 +368,7 @@ def test_too_little_disk_is_said_in_gigabytes_before_anything_is_written(monkeyp
 def test_evaluate_ends_in_one_line_when_there_is_too_little_disk(monkeypatch, run):
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 0))
-    _, stderr = rcnn("evaluate", "--run", run, code=2)
+    _, stderr = rcnn("evaluate", run, code=2)
     assert stderr.splitlines()[-1].startswith("error: the scores need 0.0 GB")
     assert not (run / "result.json").exists()
 
@@ -396,7 +396,7 @@ def unreadable(paths):
 
 
 def test_an_evaluation_that_was_killed_goes_on_where_it_was_to_the_identical_result(run, folder, uninterrupted):
-    python("-c", KILLED_AFTER_FIVE_NOTES, "--run", run, "evaluate.save_every=0", code=-signal.SIGKILL)
+    python("-c", KILLED_AFTER_FIVE_NOTES, run, "evaluate.save_every=0", code=-signal.SIGKILL)
     (note,) = (run / "scores").glob("*/done.*.json")
     assert json.loads(note.read_text())["batches"] == [0, 1, 2, 3, 4]
     assert not (run / "result.json").exists()
@@ -406,7 +406,7 @@ def test_an_evaluation_that_was_killed_goes_on_where_it_was_to_the_identical_res
     scores.flush()
     done = sorted((folder / "images").iterdir())[: 5 * BATCH]
     with unreadable(done):
-        python("-m", "rcnn.evaluate", "--run", run)
+        python("-m", "rcnn.evaluate", run)
     assert numbers(run) == uninterrupted
     assert not (run / "scores").exists()
 
@@ -414,7 +414,7 @@ def test_an_evaluation_that_was_killed_goes_on_where_it_was_to_the_identical_res
 def test_two_processes_share_the_images_and_find_what_one_finds(run, uninterrupted, tmp_path):
     script = tmp_path / "one_is_slow.py"  # rcnn.evaluate; the first process has to wait for the second
     script.write_text(ONE_IS_SLOW)
-    stdout = python("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", script, "--run", run)
+    stdout = python("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", script, run)
     assert numbers(run) == uninterrupted
     assert sorted(re.findall(r"process \d scored \d+ images", stdout)) == [
         "process 0 scored 13 images",
@@ -429,7 +429,7 @@ def test_torchrun_understands_the_command_that_the_help_tells():
     arguments = parse_args(words)
     assert torchrun == "torchrun"
     assert (arguments.module, arguments.training_script) == (True, "rcnn.evaluate")
-    assert arguments.training_script_args == ["--run", "RUN"]
+    assert arguments.training_script_args == ["RUN"]
 
 
 def test_the_scores_are_deleted_after_success(measured):
@@ -442,7 +442,7 @@ def test_the_same_command_does_not_measure_again(monkeypatch, measured):
     run, stdout = measured
     before = (run / "result.json").read_bytes()
     monkeypatch.setattr(scoring, "fill", None)
-    again, _ = rcnn("evaluate", "--run", run)
+    again, _ = rcnn("evaluate", run)
     assert AGAIN in again
     assert AGAIN not in stdout
     assert table_of(again) == table_of(stdout)
@@ -451,7 +451,7 @@ def test_the_same_command_does_not_measure_again(monkeypatch, measured):
 
 def test_another_option_or_label_is_measured_anew_and_nothing_else(run, pictures):
     def again(*overrides):
-        return AGAIN in rcnn("evaluate", "--run", run, *where, *QUICK, *overrides)[0]
+        return AGAIN in rcnn("evaluate", run, *where, *QUICK, *overrides)[0]
 
     where = pictures.write()
     assert not again()
@@ -476,8 +476,8 @@ def test_what_a_killed_evaluation_did_in_other_batches_is_not_taken_over(monkeyp
     with monkeypatch.context() as patch:
         score = scoring._score
         patch.setattr(scoring, "_score", die)
-        rcnn("evaluate", "--run", run, "evaluate.save_every=0", code=130)
-    rcnn("evaluate", "--run", run, f"evaluate.batch_size={BATCH + 3}")
+        rcnn("evaluate", run, "evaluate.save_every=0", code=130)
+    rcnn("evaluate", run, f"evaluate.batch_size={BATCH + 3}")
     assert values(read(run)) == pytest.approx(values(read(measured[0])), rel=1e-6)
 
 
@@ -528,7 +528,7 @@ def test_the_best_epoch_has_the_best_f1_at_the_smallest_k_in_each_task(top_k, zs
 
 
 def test_without_epochs_there_is_no_curve_and_no_best_epoch(run, measured):
-    stdout, _ = rcnn("evaluate", "--run", run, "evaluate.epochs=false")
+    stdout, _ = rcnn("evaluate", run, "evaluate.epochs=false")
     result, full = read(run), read(measured[0])
     assert result["epochs"] == []
     assert result["best_on_test"] == {}
@@ -541,7 +541,7 @@ def test_missing_and_unreadable_pictures_can_be_left_out_as_if_they_had_never_be
     missing, cut = (pictures.folder / f"{i:05}.jpg" for i in (3, 5))
     missing.unlink()
     cut.write_bytes(cut.read_bytes()[:200])
-    stdout, _ = rcnn("evaluate", "--run", run, *pictures.write(), "dataset.allow_missing=true")
+    stdout, _ = rcnn("evaluate", run, *pictures.write(), "dataset.allow_missing=true")
     result = read(run)
     counted = {name: result["images"][name] for name in ("used", "missing", "unreadable", "left_out_without_labels")}
     assert counted == {"used": PICTURES - 2, "missing": 1, "unreadable": 1, "left_out_without_labels": 0}
@@ -551,7 +551,7 @@ def test_missing_and_unreadable_pictures_can_be_left_out_as_if_they_had_never_be
     others = [image for image in pictures.images if image["file_name"] not in (missing.name, cut.name)]
     ids = {image["id"] for image in others}
     where = pictures.write(images=others, annotations=[a for a in pictures.annotations if a["image_id"] in ids])
-    stdout, _ = rcnn("evaluate", "--run", never, *where)
+    stdout, _ = rcnn("evaluate", never, *where)
     assert "LEFT OUT" not in stdout
     assert values(result) == pytest.approx(values(read(never)), rel=1e-6)
     assert result["images"]["tasks"] == read(never)["images"]["tasks"]
@@ -559,11 +559,11 @@ def test_missing_and_unreadable_pictures_can_be_left_out_as_if_they_had_never_be
 
 def test_pictures_that_show_none_of_the_classes_are_left_out_or_kept_on_demand(run, pictures):
     where = [*pictures.write(annotations=[a for a in pictures.annotations if a["image_id"] > 4]), *QUICK]
-    stdout, _ = rcnn("evaluate", "--run", run, *where)
+    stdout, _ = rcnn("evaluate", run, *where)
     without = read(run)
     assert (without["images"]["used"], without["images"]["left_out_without_labels"]) == (PICTURES - 4, 4)
     assert "dataset.keep_unlabelled" not in stdout
-    stdout, _ = rcnn("evaluate", "--run", run, *where, "dataset.keep_unlabelled=true")
+    stdout, _ = rcnn("evaluate", run, *where, "dataset.keep_unlabelled=true")
     kept = read(run)
     assert (kept["images"]["used"], kept["images"]["left_out_without_labels"]) == (PICTURES, 0)
     assert {task["images"] for task in kept["images"]["tasks"].values()} == {PICTURES}
@@ -575,7 +575,7 @@ def test_pictures_that_show_none_of_the_classes_are_left_out_or_kept_on_demand(r
 def test_another_number_of_images_than_expected_is_a_warning(run, measured):
     zsl, gzsl = (task["images"] for task in read(measured[0])["images"]["tasks"].values())
     said = f"GZSL: {gzsl} images have a positive label, 1,234 were expected"
-    stdout, _ = rcnn("evaluate", "--run", run, f"dataset.expected_images=[{zsl},1234]", *QUICK)
+    stdout, _ = rcnn("evaluate", run, f"dataset.expected_images=[{zsl},1234]", *QUICK)
     assert f"WARNING: {said}" in stdout
     assert stdout.count("WARNING") == 1
     (warning,) = read(run)["warnings"]
@@ -585,19 +585,19 @@ def test_another_number_of_images_than_expected_is_a_warning(run, measured):
 
 
 def test_bfloat16_scores_are_near_and_never_mixed_with_those_of_float32(monkeypatch, run, tables):
-    rcnn("evaluate", "--run", run, *QUICK, "evaluate.precision=float32")
-    stdout, _ = rcnn("evaluate", "--run", run, *QUICK, "evaluate.precision=bf16")
+    rcnn("evaluate", run, *QUICK, "evaluate.precision=float32")
+    stdout, _ = rcnn("evaluate", run, *QUICK, "evaluate.precision=bf16")
     assert AGAIN not in stdout
     assert len(tables) == 2  # folders of scores: one precision does not go on in the scores of another
     exact, near = (np.stack(list(by_plane.values())) for by_plane in tables.values())
     assert 0 < np.abs(near - exact).max() < 2e-2
     assert read(run)["config"]["evaluate"]["precision"] == "bf16"
     monkeypatch.setattr(scoring, "fill", None)
-    assert AGAIN in rcnn("evaluate", "--run", run, *QUICK, "evaluate.precision=bf16")[0]
+    assert AGAIN in rcnn("evaluate", run, *QUICK, "evaluate.precision=bf16")[0]
 
 
 def test_a_result_is_of_the_labels_in_the_annotation_file(measured, run, tables):
-    rcnn("evaluate", "--run", run, *QUICK)
+    rcnn("evaluate", run, *QUICK)
     (scores,) = tables.values()
     labels = torch.from_numpy(labels_of(run, checkpoint.read_run(run)[1]["class_names"]))
     ap = metrics.average_precision(torch.from_numpy(scores[Plane("mean", "plain")]), labels)
