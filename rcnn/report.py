@@ -169,12 +169,13 @@ def render(made, form):
             ["table", "dataset", "row", "task", "metric", "source", "value", "deviation", "paper", "difference", "comparable"]
         )
         for t in made:
-            comparable = "no" if any("NOT " in note or "WARNING" in note for note in t["notes"]) else "yes"
+            doubts = ("NOT ", "WARNING", "were left out", "label: kept")
+            comparable = "no" if any(doubt in note for note in t["notes"] for doubt in doubts) else "yes"
             for row in t["rows"]:
                 for column, (mean, deviation, known) in zip(t["columns"], row["cells"], strict=True):
                     source, known = ("paper", mean) if row["kind"] == "paper" else ("ours", known)
                     value = None if source == "paper" else mean
-                    off = None if None in (value, known) else round(value - known, 3)
+                    off = None if None in (value, known) else round(value - known, 3) + 0.0
                     numbers = [v if v is None else round(v, 3) for v in (value, deviation)]
                     mark = comparable if source == "ours" else None
                     writer.writerow(

@@ -385,14 +385,20 @@ def test_scores_that_are_there_need_no_room_again(monkeypatch, tmp_path):
 
 @contextlib.contextmanager
 def unreadable(paths):
-    before = {path: path.read_bytes() for path in paths}
+    """The files spoiled, with the size and the time they had."""
+    before = {path: (path.read_bytes(), path.stat()) for path in paths}
+
+    def write(path, data):
+        path.write_bytes(data)
+        os.utime(path, ns=(before[path][1].st_atime_ns, before[path][1].st_mtime_ns))
+
     try:
-        for path in paths:
-            path.write_bytes(b"not a picture")
+        for path, (data, _) in before.items():
+            write(path, b"x" * len(data))
         yield
     finally:
-        for path, data in before.items():
-            path.write_bytes(data)
+        for path, (data, _) in before.items():
+            write(path, data)
 
 
 def test_an_evaluation_that_was_killed_goes_on_where_it_was_to_the_identical_result(run, folder, uninterrupted):
