@@ -22,7 +22,7 @@ source scripts/environment.sh run
 if wanted data; then
   case " ${pairs[*]-} " in
     *" dataset.images="*) echo "the configuration names other images" ;;
-    *) [ -f data/coco/annotations/instances_val2014.json ] && [ -d data/coco/val2014 ] || python scripts/prepare_coco.py ;;
+    *) [ -L data/coco/val2014 ] || python scripts/prepare_coco.py ;; # a link is to your own copy; else it sees what is there
   esac
 fi
 if wanted check; then python -m rcnn.data check --config "$config" ${pairs[@]+"${pairs[@]}"}; fi

@@ -100,6 +100,8 @@ def load(model="ViT-B-16-quickgelu", pretrained="openai", weights=None, trust_to
 
 def find_weights(model, pretrained, weights):
     """Path of the weights that `load` would read; they are downloaded if they are nowhere yet."""
+    if not weights and not model:
+        raise ValueError("clip: expected a model name or a file; set clip.weights=FILE or clip.model=NAME")
     path = Path(weights) if weights else _download(model, pretrained, _published(model, pretrained))
     if not path.is_file():
         raise FileNotFoundError(f"clip.weights: there is no file {path}")
@@ -267,8 +269,6 @@ def _published(model, pretrained):
 
 
 def _download(model, pretrained, source):
-    if not source:
-        raise ValueError("clip: expected a model name or a file; set clip.weights=FILE or clip.model=NAME")
     address = source["url"] or f"hf-hub:{source['hf_hub']}"
     print(f"CLIP weights: {model} {pretrained} (from {address}, or the local cache)", file=sys.stderr)
     try:

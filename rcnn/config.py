@@ -85,6 +85,10 @@ class DatasetConfig:
             raise ValueError("dataset.expected_images: expected two numbers, of ZSL and GZSL")
         _at_least("dataset.count", 1, self.count)
 
+    def expected(self, task):
+        """Images with a positive label that the test set of a task should have, or None."""
+        return dict(zip(("zsl", "gzsl"), self.expected_images, strict=False)).get(task)
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:

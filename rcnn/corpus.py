@@ -43,9 +43,11 @@ def load(path, classes):
     Raises:
         FileNotFoundError, ValueError: no file, no JSON, or not these classes in this order.
     """
+    if not path:
+        raise ValueError("corpus.path: expected the class descriptions, got null")
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no text corpus {path}; set corpus.path")
+        raise FileNotFoundError(f"there is no text corpus {path}; set corpus.path, or make one: python -m rcnn.describe")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -31,7 +31,7 @@ def check(settings, decode=False):
             print(f"ok       {name}: {look()}")
         except (OSError, ValueError) as error:
             good = False
-            print(f"MISSING  {name}: {error}\n         {hint}")
+            print(f"MISSING  {name}: {error}\n{hint}".replace("\n", "\n         "))
 
     def weights():
         path = clip.find_weights(settings.clip.model, settings.clip.pretrained, settings.clip.weights)
@@ -53,14 +53,14 @@ def check(settings, decode=False):
             lines.append(
                 f"{len(images.missing):,} missing, which dataset.allow_missing lets pass: {', '.join(images.missing[:10])}"
             )
-        for i, (task, first) in enumerate(classes.tasks.items()):
+        for task, first in classes.tasks.items():
             positive = images.labels[:, first:] == 1
             count = int(positive.any(1).sum())
             line = f"{task.upper()}: {count:,} images, {positive.sum().item() / max(count, 1):.3f} positives each"
-            expected = settings.dataset.expected_images
-            lines.append(line + (f"; EXPECTED {expected[i]:,}" if expected and expected[i] != count else ""))
+            expected = settings.dataset.expected(task)
+            lines.append(line + (f"; EXPECTED {expected:,}" if expected not in (None, count) else ""))
         if decode:
-            lines.append(broken_images(images.paths, settings.evaluate.workers))
+            lines.append(broken_images(images.paths, settings.evaluate.workers, settings.dataset.allow_missing))
         return "\n         ".join(lines)
 
     part("CLIP's weights", weights, "they are downloaded on first use, or set clip.weights=FILE")
@@ -75,14 +75,17 @@ def check(settings, decode=False):
     return good
 
 
-def broken_images(paths, workers):
-    """Decode every image; returns how many are fine, or ValueError with those that are not."""
+def broken_images(paths, workers, allowed=False):
+    """Decode every image; returns how many are fine, or ValueError with those that are not, unless that is `allowed`."""
     loader = torch.utils.data.DataLoader(
         _Decoded(paths), 64, num_workers=workers, collate_fn=lambda items: [i for i in items if i]
     )
     broken = [why for batch in tqdm(loader, "decode", unit="batch", delay=2) for why in batch]
     if broken:
-        raise ValueError(f"{len(broken)} of {len(paths)} images cannot be read:\n  " + "\n  ".join(broken[:10]))
+        said = f"{len(broken)} of {len(paths)} images cannot be read:\n  " + "\n  ".join(broken[:10])
+        if allowed:
+            return f"{said}\n  which dataset.allow_missing lets pass"
+        raise ValueError(said)
     return f"all {len(paths):,} decoded"
 
 

@@ -234,13 +234,13 @@ def summarise(settings, facts, classes, images, used, scores, epochs):
     by_epoch = {int(p.name.split("/")[1]): scores[p] for p in scores.planes if p.name in epochs}
     points = curve(by_epoch, images.labels, used, classes, e.top_k)
     tasks, warnings = {}, []
-    for i, (task, first) in enumerate(classes.tasks.items()):
+    for task, first in classes.tasks.items():
         labels = images.labels[used[task]][:, first:]
         tasks[task] = {"images": len(labels), "positives_per_image": (labels == 1).sum().item() / len(labels)}
-        expected = settings.dataset.expected_images
+        expected = settings.dataset.expected(task)
         found = int((images.labels[:, first:] == 1).any(1).sum())
-        if expected and found != expected[i]:
-            counted = f"{task.upper()}: {found:,} images have a positive label, {expected[i]:,} were expected"
+        if expected not in (None, found):
+            counted = f"{task.upper()}: {found:,} images have a positive label, {expected:,} were expected"
             warnings.append(f"{counted}: this is another test set")
     return {
         "method": facts["method"],

@@ -164,8 +164,6 @@ def optimality(name, z, optimum, pull, weight, batch_size):
 
 def train(settings, classes):
     """Learn the run that `settings` (Config) describes and write its class embeddings."""
-    if not settings.corpus.path:
-        raise ValueError("corpus.path: expected the class descriptions, got null")
     model = command.load_clip(settings)
     if settings.train.amp and model.device.type != "cuda":
         raise ValueError("train.amp: needs a CUDA GPU; this run is on the CPU")

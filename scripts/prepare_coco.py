@@ -21,7 +21,10 @@ SERVER = "http://images.cocodataset.org"
 ANNOTATIONS = Path("annotations") / "instances_val2014.json"
 ARCHIVES = (  # sizes and MD5 as the server and many users of the files report them
     Archive(
-        f"{SERVER}/annotations/annotations_trainval2014.zip", 252_872_794, "0a379cfc70b0e71301e0f377548639bd", str(ANNOTATIONS)
+        f"{SERVER}/annotations/annotations_trainval2014.zip",
+        252_872_794,
+        "0a379cfc70b0e71301e0f377548639bd",
+        ANNOTATIONS.as_posix(),
     ),
     Archive(f"{SERVER}/zips/val2014.zip", 6_645_013_297, "a3d79f5ed8d289b7a7554ce06a5782b3", "val2014/"),
 )
@@ -29,20 +32,19 @@ ARCHIVES = (  # sizes and MD5 as the server and many users of the files report t
 
 def link(folder, root):
     """Make `root` show the images and annotations of `folder`, by symbolic links."""
-    for name in ("val2014", "annotations"):
-        source, target = Path(folder).resolve() / name, root / name
+    sources = {name: (Path(folder) / name).resolve() for name in ("val2014", "annotations")}
+    for name, source in sources.items():
         if not source.is_dir():
             raise FileNotFoundError(f"there is no folder {source}; expected val2014/ and {ANNOTATIONS} in {folder}")
-        if target.is_symlink():
-            target.unlink()
-        elif target.exists():
-            if target.resolve() == source:
-                continue
-            raise ValueError(f"{target} exists already and is not a link; move it away first")
-        root.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(source, target_is_directory=True)
-    if not (root / ANNOTATIONS).is_file():
+        if (root / name).exists() and not (root / name).is_symlink() and (root / name).resolve() != source:
+            raise ValueError(f"{root / name} exists already and is not a link; move it away first")
+    if not (Path(folder) / ANNOTATIONS).is_file():
         raise FileNotFoundError(f"there is no {Path(folder) / ANNOTATIONS}")
+    root.mkdir(parents=True, exist_ok=True)
+    for name, source in sources.items():
+        if (root / name).resolve() != source:
+            (root / name).unlink(missing_ok=True)
+            (root / name).symlink_to(source, target_is_directory=True)
 
 
 def main(argv=None):
@@ -62,7 +64,7 @@ def download(archives, root, keep=False):
     """Fetch and unpack what is not there yet; a mark beside the files says that an archive was unpacked in full."""
     for archive in archives:
         mark = root / f".{archive.name}.unpacked"
-        if mark.exists():
+        if mark.exists() and (root / archive.wanted).exists():
             continue
         path = fetch(archive, root)
         count = unpack(path, archive.wanted, root)

@@ -36,16 +36,15 @@ def main(argv=None):
     if not images.is_dir():
         raise FileNotFoundError(f"there is no folder {images}; python scripts/prepare_nuswide.py --help says what to get")
     files = nuswide.find(args.folder, images, classes)
-    for source in (images, *files.values()):
-        target = args.root / source.name
-        if target.is_symlink():
-            target.unlink()
-        elif target.exists():
-            if target.samefile(source):
-                continue
+    args.root.mkdir(parents=True, exist_ok=True)
+    for place in (images, *files.values()):
+        target, source = args.root / place.name, place.resolve()
+        if target.resolve() == source:
+            continue
+        if target.exists() and not target.is_symlink():
             raise ValueError(f"{target} exists already and is not a link; move it away first")
-        args.root.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(source.resolve())
+        target.unlink(missing_ok=True)
+        target.symlink_to(source)
     print(f"{len(files)} text files and the images of NUS-WIDE are linked in {args.root}; next: bash nuswide.sh")
 
 

@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,10 +60,10 @@ def fetch(archive, folder):
         while have < archive.size:
             reason = "the connection broke off"
             try:
-                _append(archive.url, part, have, bar)
+                _append(archive, part, have, bar)
             except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
                 reason = getattr(error, "reason", error)
-                if isinstance(error, urllib.error.HTTPError) and error.code < 500:
+                if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code not in (408, 429):
                     failures = TRIES  # another try would be told the same
             before, have = have, part.stat().st_size if part.exists() else 0
             failures = 0 if have > before else failures + 1
@@ -78,15 +79,18 @@ def fetch(archive, folder):
     return path
 
 
-def _append(url, part, have, bar):
+def _append(archive, part, have, bar):
     """Append to `part` what follows its first `have` bytes."""
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=60) as response:
         fresh = have and response.status != 206  # the server cannot resume: from the start
+        length = int(response.headers.get("Content-Length") or 0)
+        if length and length != archive.size - (0 if fresh else have):  # such as the page of a login, with status 200
+            raise ConnectionError(f"the server offers {length:,} bytes, {archive.size:,} were expected")
         if fresh:
             bar.reset()
         with open(part, "wb" if fresh else "ab") as file:
-            while chunk := response.read(CHUNK):
+            while chunk := response.read1(CHUNK):  # read() would lose what it has when the connection breaks
                 file.write(chunk)
                 bar.update(len(chunk))
 
@@ -131,14 +135,17 @@ def unpack(path, wanted, folder):
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if m.filename.startswith(wanted) and not m.is_dir()]
             missing = [m for m in members if not _is_there(folder / m.filename, m.file_size)]
+            if not members:
+                raise ValueError(f"{path} has no {wanted}")
             if missing:
+                folder.mkdir(parents=True, exist_ok=True)
                 room(folder, sum(m.file_size for m in missing), f"unpacking {Path(path).name} needs")
             for member in tqdm(missing, f"unpack {Path(path).name}", unit="file", delay=2):
                 if ".." in Path(member.filename).parts or Path(member.filename).is_absolute():
                     raise ValueError(f"{path}: member {member.filename!r} leads out of {folder}")
                 with archive.open(member) as source, replace_file(folder / member.filename) as target:
                     shutil.copyfileobj(source, target, CHUNK)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise ValueError(f"{path} is no whole zip file ({error}); delete it and run again") from None
     return len(members)
 
