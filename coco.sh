@@ -13,7 +13,7 @@
 # python -m rcnn.train --help lists them. Images you have already: python scripts/prepare_coco.py --folder /data/coco
 
 set -euo pipefail
-cd "$(dirname -- "$0")"
+CDPATH='' cd -- "$(dirname -- "$0")"
 steps="data check train evaluate report" config=configs/coco.yaml run=outputs/coco
 source scripts/steps.sh
 source scripts/environment.sh run
@@ -22,12 +22,17 @@ source scripts/environment.sh run
 if wanted data; then
   case " ${pairs[*]-} " in
     *" dataset.images="*) echo "the configuration names other images" ;;
-    *) [ -L data/coco/val2014 ] || python scripts/prepare_coco.py ;; # a link is to your own copy; else it sees what is there
+    *)
+      # nothing there, or a download or an unpacking that was broken off
+      if [ ! -e data/coco/val2014 ] || [ ! -e data/coco/annotations ] || compgen -G "data/coco/*.zip*" > /dev/null; then
+        python scripts/prepare_coco.py
+      fi
+      ;;
   esac
 fi
 if wanted check; then python -m rcnn.data check --config "$config" ${pairs[@]+"${pairs[@]}"}; fi
 # text alone: 65 classes, their descriptions, CLIP's text encoder
 if wanted train; then python -m rcnn.train --no-evaluate --config "$config" ${pairs[@]+"${pairs[@]}"}; fi
 # images: every row of the tables, and every epoch, from one pass of CLIP's image encoder
-if wanted evaluate; then python -m rcnn.evaluate "$run"; fi
+if wanted evaluate; then python -m rcnn.evaluate "$run" ${later[@]+"${later[@]}"}; fi
 if wanted report; then python -m rcnn.report "$run" --write "$run"; fi

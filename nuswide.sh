@@ -13,7 +13,7 @@
 # python -m rcnn.train --help lists them. To link what you have: python scripts/prepare_nuswide.py --folder /data/nuswide
 
 set -euo pipefail
-cd "$(dirname -- "$0")"
+CDPATH='' cd -- "$(dirname -- "$0")"
 steps="data check train evaluate report" config=configs/nuswide.yaml run=outputs/nuswide
 source scripts/steps.sh
 source scripts/environment.sh run
@@ -29,5 +29,5 @@ if wanted check; then python -m rcnn.data check --config "$config" ${pairs[@]+"$
 # text alone: 1,006 classes, their descriptions, CLIP's text encoder
 if wanted train; then python -m rcnn.train --no-evaluate --config "$config" ${pairs[@]+"${pairs[@]}"}; fi
 # images: every row of the tables, and every epoch, from one pass of CLIP's image encoder
-if wanted evaluate; then python -m rcnn.evaluate "$run"; fi
+if wanted evaluate; then python -m rcnn.evaluate "$run" ${later[@]+"${later[@]}"}; fi
 if wanted report; then python -m rcnn.report "$run" --write "$run"; fi

@@ -29,7 +29,9 @@ class ClassList:
         notes = self.notes or [""] * len(self.names)
         listed = Counter((name.lower(), note) for name, note in zip(self.names, notes, strict=True))
         if twice := [name for (name, _), n in listed.items() if n > 1]:
-            raise ValueError(f"these classes are listed twice: {', '.join(twice)}")
+            raise ValueError(
+                f"these classes are listed twice: {', '.join(twice)}; 'crane [a wading bird]' tells homonyms apart"
+            )
 
     @classmethod
     def read(cls, seen=None, unseen=None):

@@ -77,9 +77,7 @@ def check(settings, decode=False):
 
 def broken_images(paths, workers, allowed=False):
     """Decode every image; returns how many are fine, or ValueError with those that are not, unless that is `allowed`."""
-    loader = torch.utils.data.DataLoader(
-        _Decoded(paths), 64, num_workers=workers, collate_fn=lambda items: [i for i in items if i]
-    )
+    loader = torch.utils.data.DataLoader(_Decoded(paths), 64, num_workers=workers, collate_fn=_reasons)
     broken = [why for batch in tqdm(loader, "decode", unit="batch", delay=2) for why in batch]
     if broken:
         said = f"{len(broken)} of {len(paths)} images cannot be read:\n  " + "\n  ".join(broken[:10])
@@ -87,6 +85,11 @@ def broken_images(paths, workers, allowed=False):
             return f"{said}\n  which dataset.allow_missing lets pass"
         raise ValueError(said)
     return f"all {len(paths):,} decoded"
+
+
+def _reasons(items):
+    """Those of a batch that are not None; a function of the module, so that worker processes can be started anew."""
+    return [item for item in items if item]
 
 
 class _Decoded(torch.utils.data.Dataset):

@@ -88,21 +88,19 @@ class Description:
         }
 
     def missing(self, todo):
-        """[(task, next body to send)] of tasks that are not at their end."""
+        """[(task, next body to send)] of tasks that are not at a good end."""
+        self._forget_failures(todo)
         steps = [(task, tasks.advance(task, self.service, self.store)[0]) for task in todo]
         return [(task, step) for task, step in steps if isinstance(step, dict)]
 
     def ask(self, todo, title):
         """Bring `todo` (tasks) to their end; failures are added to `failed`. Returns task -> answer."""
-        for task in todo:  # what failed in an earlier run gets a new chance
-            end, keys = tasks.advance(task, self.service, self.store)
-            if isinstance(end, tasks.Failure):
-                self.store.forget(keys)
+        self._forget_failures(todo)
         ends = {task: end for task in todo if not isinstance(end := self._end(task), dict)}
         rest = [task for task in todo if task not in ends]
         if rest:
-            self.store.open()  # before anything is paid for
-            self._client = self._client or service.Client(self.settings.base_url, self.settings.timeout, self.settings.retries)
+            self._connect(rest)
+            self._forget_failures(rest)  # the answers were read anew
             with tqdm(total=len(todo), initial=len(ends), desc=title, unit="answer", mininterval=0.5) as bar:
 
                 def done(task, end):
@@ -117,15 +115,41 @@ class Description:
                 self.failed.setdefault(task.name, []).append(f"{task.family} {task.round}: {end.why}")
         return {task: end for task, end in ends.items() if not isinstance(end, tasks.Failure)}
 
+    def _forget_failures(self, todo):
+        """What failed in an earlier run gets a new chance."""
+        for task in todo:
+            end, keys = tasks.advance(task, self.service, self.store)
+            if isinstance(end, tasks.Failure):
+                self.store.forget(keys)
+
+    def _connect(self, rest):
+        """Get ready to ask for `rest`: the right to write the answers, and a client."""
+        self.store.open()  # before anything is paid for
+        if not self.batched and self.state.exists():
+            raise ValueError(f"{self.state}: a batch is under way; --batch collects it, or delete that file")
+        try:
+            self._client = self._client or service.Client(self.settings.base_url, self.settings.timeout, self.settings.retries)
+        except service.StopError as error:
+            first = f'{rest[0].family} of "{rest[0].name}"'
+            raise ValueError(f"{len(rest)} answers are not in {self.store.path} (the first: {first}); {error}") from None
+
+    @property
+    def state(self):
+        """The file that remembers batches under way."""
+        return beside(self.settings.output, ".batch.json")
+
     def _end(self, task):
         return tasks.advance(task, self.service, self.store)[0]
 
     def _run(self, rest, done, bar):
         if self.batched:
-            state = beside(self.settings.output, ".batch.json")
-            batch.run(
-                rest, self.service, self.store, self._client, state, self._allowed_batch, done, self.settings.poll, bar.write
-            )
+            s = self.settings
+            try:
+                batch.run(
+                    rest, self.service, self.store, self._client, self.state, self._allowed_batch, done, s.poll, bar.write
+                )
+            except service.UnansweredError as error:
+                raise ValueError(f"{error}; the same command goes on") from None
         else:
             service.run(rest, self.service, self.store, self._client, self.settings.concurrency, self._allowed, done)
 
@@ -134,6 +158,8 @@ class Description:
         return f"${self.spent:.4f}" if self.prices else f"{sum(self.store.paid):,} tokens"
 
     def _allowed(self):
+        if self.max_cost is not None and self.store.unmetered:
+            return "the service reports no token counts, so that --max-cost cannot be kept"
         if self.max_cost is not None and self.spent >= self.max_cost:
             return f"{self.cost()} spent, --max-cost is {self.max_cost}; the same command with more continues"
         return None
@@ -202,7 +228,9 @@ class Description:
     def _report(self, about, left_out, every):
         used = [self.store.get(k) for t in dict.fromkeys(every) for k in tasks.advance(t, self.service, self.store)[1]]
         used = [reply for reply in used if reply]
-        tokens = [sum(reply.usage[i] for reply in used if reply.usage) for i in (0, 1)]
+        metered = [reply for reply in used if reply.usage]
+        tokens = [sum(reply.usage[i] for reply in metered) for i in (0, 1)]
+        cost = sum(self.price(reply.usage, reply.batched) for reply in metered)
         return {
             "models_served": dict(Counter(reply.model for reply in used)),
             "prompt_version": tasks.PROMPTS["version"],
@@ -210,7 +238,7 @@ class Description:
             "replies": len(used),
             "tokens_in": tokens[0],
             "tokens_out": tokens[1],
-            "cost_usd": round(self.price(tokens), 4) if self.prices else None,
+            "cost_usd": round(cost, 4) if self.prices else None,
             "left_out_or_noted": dict(sorted(left_out.items())),
             "failed": self.failed,
             "classes": about,
@@ -224,7 +252,7 @@ def describable(triage):
 
 def beside(output, suffix):
     """Path of a file that belongs to a corpus: corpus.json -> corpus<suffix>."""
-    return Path(output).with_suffix("").with_suffix(suffix) if output.endswith(".json") else Path(output + suffix)
+    return Path(output.removesuffix(".json") + suffix)
 
 
 def show_statistics(paths):
@@ -233,7 +261,8 @@ def show_statistics(paths):
     for path in paths:
         try:
             read = json.loads(Path(path).read_text(encoding="utf-8"))
-            tables[Path(path).stem], pairs[path] = stats.statistics(read)
+            column = Path(path).stem if Path(path).stem not in tables else str(path)
+            tables[column], pairs[path] = stats.statistics(read)
         except (ValueError, TypeError, KeyError, AttributeError):
             raise ValueError(f"{path} is no text corpus") from None
     print("\n".join(stats.render(tables)))
@@ -257,7 +286,8 @@ def describe(settings, dry_run=False, batched=False, max_cost=None, allow_partia
     classes = ClassList.read(settings.classes.seen, settings.classes.unseen)
     with Answers(beside(settings.output, ".answers.jsonl")) as store:
         if store.skipped:
-            print(f"{store.path}: skipped {store.skipped} torn lines", file=sys.stderr)
+            numbers = ", ".join(map(str, store.skipped[:10]))
+            print(f"{store.path}: skipped lines that cannot be read: {numbers}", file=sys.stderr)
         with contextlib.closing(Description(settings, classes, store, batched, max_cost)) as description:
             if dry_run:
                 return description.dry_run()
@@ -287,7 +317,9 @@ def main(argv=None):
     parser.add_argument("--dry-run", action="store_true", help="print requests, tokens and cost; ask nothing")
     parser.add_argument("--max-cost", type=float, metavar="USD", help="send nothing more once this run has cost so much")
     parser.add_argument("--batch", action="store_true", help="ask through OpenAI's Batch API: half the price, within a day")
-    parser.add_argument("--allow-partial", action="store_true", help="write the corpus though some classes failed")
+    parser.add_argument(
+        "--allow-partial", action="store_true", help="write what there is though classes failed; training needs all"
+    )
     args = parser.parse_intermixed_args(argv)
     if args.source == "stats":
         if not args.rest:

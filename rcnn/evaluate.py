@@ -28,7 +28,7 @@ from rcnn.scoring import Plane
 
 COLUMNS, IMAGES = 64, 4096  # classes, images whose scores are in memory at a time
 ROOT = Path(__file__).resolve().parents[1]
-OVERRIDES = ("device", "dataset.", "evaluate.", "clip.weights", "clip.trust_torchscript")
+OVERRIDES = ("device", "cache=", "dataset.", "evaluate.", "clip.weights", "clip.trust_torchscript")
 
 
 def task_images(labels, first, keep_unlabelled=False):
@@ -216,8 +216,11 @@ def summarise(settings, facts, classes, images, used, scores, epochs):
         raise ValueError(f"{len(done)} batches of images are scored, not all; run the same command again")
     if broken and (not settings.dataset.allow_missing or len(broken) == len(images.paths)):
         listed = "\n  ".join(f"{images.paths[i]}: {why}" for i, why in sorted(broken.items())[:10])
-        scores.delete()  # the files may be mended under the same names
-        raise ValueError(f"{len(broken)} of {len(images.paths)} images cannot be read:\n  {listed}")
+        scores.forget({i // e.batch_size for i in broken})  # the others need not be scored again
+        raise ValueError(
+            f"{len(broken)} of {len(images.paths)} images cannot be read:\n  {listed}\n"
+            "dataset.allow_missing=true goes on without them, and every table will say so"
+        )
     good = torch.ones(len(images.paths), dtype=torch.bool)
     good[list(broken)] = False
     used = {task: mask & good for task, mask in used.items()}
@@ -278,8 +281,10 @@ def read_epochs(folder):
 
 def fingerprint(identity, images, settings):
     """Hash of all that a result depends on."""
-    labels = hashlib.sha256(images.labels.contiguous().numpy().tobytes()).hexdigest()
-    facts = [identity, labels, images.left_out, images.missing, settings.seed, dataclasses.asdict(settings.evaluate),
+    labels = hashlib.sha256(images.labels.contiguous().numpy()).hexdigest()
+    # neither decides a number
+    evaluation = {k: v for k, v in dataclasses.asdict(settings.evaluate).items() if k not in ("workers", "save_every")}
+    facts = [identity, labels, images.left_out, [str(path) for path in images.missing], settings.seed, evaluation,
              dataclasses.asdict(settings.dataset)]  # fmt: skip
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -294,11 +299,14 @@ def finished(path, made_from):
 
 
 def seconds(clock, began):
-    """Where the time went, for the result file; printed when the decoding of images held up the tower."""
+    """Where the time of this process's last pass went; says so when the decoding of images held up the tower."""
     total = time.perf_counter() - began
     if clock.waiting > 0.1 * (clock.encoding + clock.scoring):
         print(f"waited {clock.waiting:.0f} s for images to be decoded; evaluate.workers={2 * os.cpu_count()} may help")
-    return {"total": total, "waiting_for_images": clock.waiting, "image_tower": clock.encoding, "scores": clock.scoring}
+    return {
+        "total": total, "waiting_for_images": clock.waiting, "image_tower": clock.encoding, "scores": clock.scoring,
+        "images": clock.images,
+    }  # fmt: skip
 
 
 def read_dataset(settings, classes):
@@ -338,7 +346,7 @@ def main(argv=None):
     parser = command.parser("evaluate", __doc__)
     parser.add_argument("run", metavar="RUN", help="folder of a finished run of rcnn.train")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="dataset.*, evaluate.*, device or clip.weights to set"
+        "overrides", nargs="*", metavar="key=value", help="dataset.*, evaluate.*, device, cache or clip.weights to set"
     )
     args = parser.parse_intermixed_args(argv)
     facts = checkpoint.read_run(args.run)[1]

@@ -1,6 +1,7 @@
 """One process or many: `torchrun --nproc-per-node=N -m rcnn.evaluate …` shares the images among N processes."""
 
 import contextlib
+import datetime
 import os
 
 import torch
@@ -11,15 +12,21 @@ from torch import distributed
 def group(on_cuda):
     """Yield (rank, world, barrier): (0, 1, a function that does nothing) unless torchrun started this process.
 
-    With `on_cuda` each process takes the GPU of its local number. Machines must share the run's folder.
+    With `on_cuda` each process takes the GPU of its local number. All processes write one memory-mapped file, so they must be
+    on one machine; several would overwrite each other's pages.
     """
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         yield 0, 1, lambda: None
         return
+    if int(os.environ.get("LOCAL_WORLD_SIZE", world)) != world:
+        raise ValueError("the processes must be on one machine, since they write one memory-mapped file")
+    if on_cuda and int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
+        raise ValueError(f"{world} processes want a GPU each; torch finds {torch.cuda.device_count()}")
     if on_cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if on_cuda else "gloo")
+    # the quick wait for the slow at the end, for as long as it takes
+    distributed.init_process_group("nccl" if on_cuda else "gloo", timeout=datetime.timedelta(days=7))
     try:
         yield distributed.get_rank(), world, distributed.barrier
     finally:

@@ -71,10 +71,12 @@ class Scores:
         if free < self.bytes:
             raise ValueError(
                 f"the scores need {self.bytes / 1e9:.1f} GB in {self.folder}, {free / 1e9:.1f} GB are free; fewer sets of "
-                "class embeddings need less (evaluate.epochs=false)"
+                "class embeddings need less (evaluate.epochs=false, evaluate.diagnostics=false)"
             )
-        with open(path, "ab") as file:
-            if there != self.bytes:
+        if there != self.bytes:  # then the notes are of a file that is gone
+            for note in self.folder.glob("done.*.json"):
+                note.unlink()
+            with open(path, "ab") as file:
                 file.truncate(self.bytes)
         self.table = np.memmap(path, np.float32, "r+", shape=self.shape)
         return self
@@ -97,6 +99,13 @@ class Scores:
         """Remember what `process` (a name) has done; the scores are on the disk before."""
         self.table.flush()
         write_json(self.folder / f"done.{process}.json", {"batches": sorted(batches_done), "broken": broken})
+
+    def forget(self, batches):
+        """Have these scored again by the next pass."""
+        for path in self.folder.glob("done.*.json"):
+            record = json.loads(path.read_text())
+            record["batches"] = [b for b in record["batches"] if b not in batches]
+            write_json(path, record | {"broken": {}})
 
     def delete(self):
         """Free the disk."""
@@ -143,8 +152,7 @@ def fill(scores, model, paths, sets, counts, temperature, batch_size, workers, r
     stacked = torch.cat(list(sets.values())).to(model.device)
     done, broken, clock, saved = [], {}, Clock(), time.monotonic()
     loader = batches([paths[i] for n in numbers for i in n], model.image.image_size, counts, batch_size, workers)
-    before = sum(min(batch_size, len(paths) - b * batch_size) for b in finished)
-    bar = tqdm(total=len(paths), initial=before, desc="evaluate", unit="image", delay=2, disable=rank > 0)
+    bar = tqdm(total=sum(map(len, numbers)), desc="evaluate", unit="image", delay=2, disable=rank > 0)
     source = iter(loader)
     for b, images in zip(todo, numbers, strict=True):
         with _adding_to(clock, "waiting"):
@@ -170,19 +178,22 @@ def fill(scores, model, paths, sets, counts, temperature, batch_size, workers, r
 def _score(scores, features, stacked, names, images, counts, temperature):
     """Write the scores of `images` (numbers) by all sets; `stacked` holds the sets `names`, one after the other."""
     classes = scores.shape[2]
-    variants = {plane.variant: () if plane.variant == "plain" else counts for plane in scores.planes}
-    for first in range(0, len(stacked), CLASSES_AT_A_TIME):
-        chunk = stacked[first : first + CLASSES_AT_A_TIME]
-        for variant, used in variants.items():
-            parts = dict(zip(("global", "local"), mssa.score(features, chunk, used, temperature), strict=True))
-            parts["score"] = (parts["global"] + parts["local"]) / 2
-            parts = {part: values.cpu().numpy() for part, values in parts.items()}
-            for plane in scores.planes:
-                if plane.variant == variant:
-                    start = names.index(plane.name) * classes - first  # of the set, within the chunk
-                    left, right = max(start, 0), min(start + classes, len(chunk))
-                    if left < right:
-                        scores[plane][images, left - start : right - start] = parts[plane.part][:, left:right]
+    for variant in {plane.variant: None for plane in scores.planes}:
+        planes = [plane for plane in scores.planes if plane.variant == variant]
+        used = [name for name in names if any(plane.name == name for plane in planes)]
+        columns = torch.cat([stacked[names.index(n) * classes : (names.index(n) + 1) * classes] for n in used])
+        for first in range(0, len(columns), CLASSES_AT_A_TIME):
+            chunk = columns[first : first + CLASSES_AT_A_TIME]
+            parts = mssa.score(features, chunk, () if variant == "plain" else counts, temperature)
+            parts = {"global": parts[0], "local": parts[1], "score": (parts[0] + parts[1]) / 2}
+            parts = {part: parts[part].cpu().numpy() for part in {plane.part for plane in planes}}
+            if not all(np.isfinite(values).all() for values in parts.values()):
+                raise ValueError("the scores are not finite numbers; use evaluate.precision=float32")
+            for plane in planes:
+                start = used.index(plane.name) * classes - first  # of the set, within the chunk
+                left, right = max(start, 0), min(start + classes, len(chunk))
+                if left < right:
+                    scores[plane][images, left - start : right - start] = parts[plane.part][:, left:right]
 
 
 @contextlib.contextmanager

@@ -19,9 +19,9 @@ def render(result):
     rows = result["rows"]
     first = next(iter(rows.values()))["plain"]
     tasks, ks = list(first), list(dict.fromkeys(name for task in first.values() for name in task if name.startswith("F1")))
-    header = ["class embeddings"]
+    header, intervals = ["class embeddings"], "interval" in first[tasks[0]]["mAP"]
     for task in tasks:
-        header += [f"{task.upper()} mAP [95 %]", "vs class name", *ks]
+        header += [f"{task.upper()} mAP{' [95 %]' if intervals else ''}", "vs class name", *ks]
     lines = []
     for variant in next(iter(rows.values())):
         for row, variants in rows.items():
@@ -43,7 +43,8 @@ def _notes(result):
         f"{t.upper()} {v['images']} images with {v['positives_per_image']:.3f} positives each"
         for t, v in images["tasks"].items()
     )
-    out = ["* the method. Intervals: bootstrap over images; differences are paired.", f"{counted}."]
+    intervals = "interval" in next(iter(result["rows"]["baseline"]["plain"].values()))["mAP"]
+    out = ["* the method." + " Intervals: bootstrap over images; differences are paired." * intervals, f"{counted}."]
     if images["missing"] or images["unreadable"]:
         out.append(f"LEFT OUT: {images['missing']} missing and {images['unreadable']} unreadable images.")
     if result["config"]["dataset"]["keep_unlabelled"]:

@@ -202,10 +202,11 @@ def main(argv=None):
         train(settings, classes)
         print("dataset.annotations is null: nothing to evaluate on")
         return
+    if args.no_evaluate:
+        return train(settings, classes)
     images = evaluate.read_dataset(settings, classes)  # before the long work: what is missing should show now
     train(settings, classes)
-    if not args.no_evaluate:
-        evaluate.evaluate(settings, images)
+    evaluate.evaluate(settings, images)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from rcnn.files import replace_file, write_json
 
 
 def pictures(count, seed):
-    """(number, image, names of what it shows) of pictures that show at least one thing."""
+    """(number, image, names of what it shows) of each picture."""
     world = World.load(DRAWINGS)
     for i in range(count):
         picture = draw(world, np.random.default_rng([seed, i]), STYLE, 160, 120)

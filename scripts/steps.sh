@@ -1,10 +1,12 @@
-# Sourced by coco.sh and nuswide.sh: --help, --skip STEP and key=value pairs, and the folder of the run.
-#   usage "$@"        prints the header of the script and ends, if asked for help
-#   wanted STEP       whether a step was not skipped
-pairs=()
+# Sourced by coco.sh and nuswide.sh: reads --help, --skip STEP and key=value pairs into
+#   pairs             all of them
+#   later             those that rcnn.evaluate takes
+#   run               the folder of the run
+# and gives `wanted STEP`: whether a step was not skipped.
+pairs=() later=()
 skipped=" "
 usage() {
-  sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+  sed -n '2,/^$/s/^# \{0,1\}//p' "${0##*/}"
 }
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -23,5 +25,8 @@ wanted() {
   echo "== $1"
 }
 for pair in ${pairs[@]+"${pairs[@]}"}; do
-  case "$pair" in output=*) run="${pair#output=}" ;; esac
+  case "$pair" in
+    output=*) run="${pair#output=}" ;;
+    device=* | cache=* | dataset.* | evaluate.* | clip.weights=* | clip.trust_torchscript=*) later+=("$pair") ;;
+  esac
 done

@@ -58,7 +58,7 @@ def test_with_one_group_alone_there_is_only_gzsl(seen):
 
 
 def test_a_class_listed_twice_is_named_whatever_its_case_or_group(write):
-    with pytest.raises(ValueError, match=r"listed twice: dog, traffic light$"):
+    with pytest.raises(ValueError, match=r"listed twice: dog, traffic light;"):
         ClassList.read(write("seen.txt", "dog\ntraffic_light\ncat"), write("unseen.txt", "Dog\ntraffic light"))
 
 

@@ -80,7 +80,7 @@ def test_a_second_run_asks_nothing_and_writes_the_same_files(run, server, tmp_pa
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == files
 
 
-@pytest.mark.parametrize("change", ["model=another", "temperature=0.1", "max_tokens=999", "attributes=8", "context=tools"])
+@pytest.mark.parametrize("change", ["model=another", "temperature=0.1", "attributes=8", "context=tools"])
 def test_whatever_shapes_an_answer_is_part_of_its_key(run, server, change):
     run(*small())
     asked = len(server[1].seen)
@@ -124,6 +124,34 @@ def test_rounds_differ_by_their_seed_and_schemas_are_strict(run, server):
         assert form["schema"]["additionalProperties"] is False
         assert sorted(form["schema"]["required"]) == sorted(form["schema"]["properties"])
         assert body["max_tokens"] == 1000
+
+
+def test_a_higher_cap_asks_only_for_what_was_cut(run, server):
+    server[1].behave = always({"body": completion(GOOD[:30], finish="length")})
+    assert run(*small("max_tokens=50")) == 1
+    server[1].behave, asked = lambda body, before: None, len(server[1].seen)
+    assert not run(*small("max_tokens=400"))
+    assert len(server[1].seen) == asked + 1
+
+
+def test_a_class_that_is_refused_throughout_does_not_stop_the_others(run, server, capsys):
+    refusal = {"body": completion(None, refusal="I cannot")}
+    server[1].behave = lambda body, before: refusal if "Label: rake\n" in body["messages"][1]["content"] else None
+    assert run("concurrency=1") == 1
+    assert "1 of 5 classes failed" in capsys.readouterr().err
+
+
+def test_an_answer_without_token_counts_is_good_but_stops_a_run_with_a_limit(run, server):
+    answer = completion(json.dumps(good_answer("triage", "Label: rake\n")), usage=None)
+    server[1].behave = lambda body, before: {"body": answer} if family(body) == "triage" else None
+    assert not run(*small())
+    with pytest.raises(ValueError, match="no token counts"):
+        run(*small("model=gpt-4o-mini", "temperature=0.1"), "--max-cost", "1")
+
+
+def test_side_files_of_two_corpora_are_never_the_same():
+    assert describe.beside("a/my-gpt-4.1.json", ".about.json") == Path("a/my-gpt-4.1.about.json")
+    assert describe.beside("a/corpus", ".about.json") == Path("a/corpus.about.json")
 
 
 def test_no_more_requests_are_under_way_than_allowed(run, server):
@@ -240,7 +268,7 @@ def test_what_no_retry_can_mend_stops_at_once_and_never_shows_the_key(run, serve
 
 def test_a_service_that_is_not_there_ends_the_run_in_one_line(run, tmp_path):
     (tmp_path / "names.txt").write_text("\n".join(f"tool {i}" for i in range(500)))
-    with pytest.raises(ValueError, match=r"tasks in a row failed; the last: http://127.0.0.1:1/v1/: .*refused"):
+    with pytest.raises(ValueError, match=r"10 classes in a row failed; the last: http://127.0.0.1:1/v1/: .*refused"):
         run("base_url=http://127.0.0.1:1/v1", "retries=1")
 
 
@@ -343,13 +371,13 @@ def test_two_runs_may_not_write_the_same_answers(run, server, tmp_path):
 def test_batches_make_the_same_corpus_at_half_the_price(run, server, tmp_path):
     run()
     live = (tmp_path / "c.json").read_bytes()
-    cost = json.loads((tmp_path / "c.about.json").read_text())["tokens_in"]
+    cost = json.loads((tmp_path / "c.about.json").read_text())["cost_usd"]
     for path in tmp_path.glob("c.*"):
         path.unlink()
     asked = len(server[1].seen)
     assert not run("--batch", "poll=0.01")
     assert (tmp_path / "c.json").read_bytes() == live
-    assert json.loads((tmp_path / "c.about.json").read_text())["tokens_in"] == cost
+    assert json.loads((tmp_path / "c.about.json").read_text())["cost_usd"] == pytest.approx(cost / 2, abs=1e-4)
     assert len(server[1].seen) == asked
     assert len(server[1].batches) == 2  # triage, then all the rest
     assert not (tmp_path / "c.batch.json").exists()
@@ -391,6 +419,15 @@ def test_a_failed_batch_stops_with_its_reason(run, server):
     server[1].batch_status = ["validating", "failed"]
     with pytest.raises(ValueError, match="batch-0 failed: the file is not valid"):
         run("--batch", "poll=0.01")
+    server[1].batch_status = ["completed"]
+    assert not run("--batch", "poll=0.01")  # the failed one is forgotten
+
+
+def test_while_a_batch_is_under_way_nothing_is_asked_live(run, server, tmp_path):
+    (tmp_path / "c.batch.json").write_text('{"batches": ["batch-7"]}')
+    with pytest.raises(ValueError, match="a batch is under way"):
+        run()
+    assert server[1].seen == []
 
 
 def test_statistics_are_shown_side_by_side(run, tmp_path, capsys):

@@ -66,7 +66,7 @@ def select(names, positive, root, keep_unlabelled=False, allow_missing=False):
             raise FileNotFoundError(f"none of the {len(paths)} images is under {root} (dataset.images)")
         paths = [path for path, here in zip(paths, there, strict=True) if here]
     missing = tuple(str(inside(root, n)) for n, h in zip(np.array(names)[used], there, strict=True) if not h)
-    labels = torch.from_numpy(np.where(positive[used][there], 1, -1).astype(np.int8))
+    labels = torch.from_numpy(np.where(positive[used][there], np.int8(1), np.int8(-1)))
     return ImageSet(paths, labels, int((~used).sum()), missing)
 
 

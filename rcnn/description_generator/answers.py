@@ -18,20 +18,25 @@ class Reply:
     text: str | None
     refusal: str | None = None
     usage: tuple | None = None  # tokens (in, out)
+    batched: bool = False  # half the price
 
     @classmethod
     def from_completion(cls, raw):
         """From the decoded JSON body of a chat completion; ValueError if it is not one."""
         try:
             choice = raw["choices"][0]
-            message, usage = choice["message"], raw.get("usage")
+            message = choice["message"]
             text, refusal = message.get("content"), message.get("refusal")
             if not all(isinstance(part, str | None) for part in (text, refusal, choice.get("finish_reason"))):
                 raise TypeError
-            tokens = (int(usage["prompt_tokens"]), int(usage["completion_tokens"])) if usage else None
-            return cls(str(raw.get("model")), choice.get("finish_reason"), text, refusal, tokens)
-        except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+            model, finish = str(raw.get("model")), choice.get("finish_reason")
+        except (KeyError, IndexError, TypeError, AttributeError):
             raise ValueError("the reply is not a chat completion") from None
+        try:
+            tokens = (int(raw["usage"]["prompt_tokens"]), int(raw["usage"]["completion_tokens"]))
+        except (KeyError, TypeError, ValueError):
+            tokens = None  # the answer is good all the same
+        return cls(model, finish, text, refusal, tokens)
 
 
 def key(base_url, body):
@@ -47,17 +52,21 @@ class Answers:
     """
 
     def __init__(self, path):
-        self.path, self.skipped, self.paid = Path(path), 0, [0, 0]  # paid: tokens (in, out) of the replies `put` here
+        self.path, self.skipped = Path(path), []  # numbers of the lines that cannot be read
+        self.paid, self.unmetered = [0, 0], 0  # of the replies `put` here: tokens (in, out); replies without token counts
         self._replies, self._lock, self._file = {}, threading.Lock(), None
-        if self.path.exists():
-            for line in self.path.read_bytes().splitlines():
-                try:
-                    record = json.loads(line)
-                    usage = record["usage"] and tuple(record["usage"])
-                    reply = Reply(record["model"], record["finish"], record["text"], record["refusal"], usage)
-                    self._replies[record["key"]] = reply
-                except (ValueError, KeyError, TypeError):
-                    self.skipped += bool(line.strip())
+        self._load()
+
+    def _load(self):
+        self._replies, self.skipped = {}, []
+        for number, line in enumerate(self.path.read_bytes().splitlines() if self.path.exists() else (), 1):
+            try:
+                record = json.loads(line)
+                usage, batched = record["usage"] and tuple(record["usage"]), record.get("batched", False)
+                reply = Reply(record["model"], record["finish"], record["text"], record["refusal"], usage, batched)
+                self._replies[record["key"]] = reply
+            except (ValueError, KeyError, TypeError):
+                self.skipped += [number] if line.strip() else []
 
     def __enter__(self):
         return self
@@ -82,6 +91,7 @@ class Answers:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._replies[key] = reply
+            self.unmetered += reply.usage is None
             self.paid = [paid + new for paid, new in zip(self.paid, reply.usage or (0, 0), strict=True)]
 
     def close(self):
@@ -101,6 +111,7 @@ class Answers:
         except BlockingIOError:
             file.close()
             raise ValueError(f"another run is writing {self.path}; wait for it, or choose another output=") from None
+        self._load()  # another run may have ended since
         if file.tell() and file.seek(-1, os.SEEK_END) and file.read(1) != b"\n":
             file.write(b"\n")  # end a torn line, so that the next record is whole
         self._file = file

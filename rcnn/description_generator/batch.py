@@ -4,9 +4,10 @@ import io
 import json
 import time
 from collections import Counter
+from dataclasses import replace
 
 from rcnn.description_generator.answers import Reply
-from rcnn.description_generator.service import PASSING, StopError
+from rcnn.description_generator.service import PASSING, StopError, UnansweredError
 from rcnn.description_generator.tasks import Failure, advance
 from rcnn.files import write_json
 
@@ -49,11 +50,13 @@ def run(tasks, service, store, client, state, allowed, done, poll, tell):
             for lines in _files(pending):
                 batches.append(_submit(client, lines))
                 write_json(state, {"batches": batches})  # before anything else can go wrong: it is paid for
-        errors = {}
+        errors, ended_badly = {}, []
         for identity in batches:
-            errors |= _collect(client, identity, pending, store, poll, tell)
+            errors |= _collect(client, identity, pending, store, poll, tell, ended_badly)
         batches = []
         state.unlink(missing_ok=True)
+        if ended_badly:
+            raise StopError("; ".join(ended_badly))
         for key, (task, _) in pending.items():
             if store.get(key) is None:
                 why, again = errors.get(key, ("the batch has no answer", True))
@@ -83,22 +86,33 @@ def _submit(client, lines):
     return batch.id
 
 
-def _collect(client, identity, pending, store, poll, tell):
-    """Wait for a batch and store its answers; returns key -> (why there is none, whether to try again)."""
+def _look(client, identity, tell):
+    """The batch as it is now, or None if the service cannot be reached."""
+    try:
+        return client.call(lambda: client.openai.batches.retrieve(identity))
+    except UnansweredError as error:
+        tell(f"batch {identity}: {error}")  # a day is long, and networks fail; the batch goes on
+        return None
+
+
+def _collect(client, identity, pending, store, poll, tell, ended_badly):
+    """Wait for a batch and store its answers; returns key -> (why there is none, whether to try again).
+
+    What there is of a failed or cancelled batch is stored too, and `ended_badly` gets a line on it.
+    """
     api = client.openai
     try:
-        while (batch := client.call(lambda: api.batches.retrieve(identity))).status not in OVER:
-            counts = batch.request_counts
-            tell(f"batch {identity}: {batch.status}" + (f", {counts.completed} of {counts.total}" if counts else ""))
+        while (batch := _look(client, identity, tell)) is None or batch.status not in OVER:
+            if batch:
+                counts = batch.request_counts
+                tell(f"batch {identity}: {batch.status}" + (f", {counts.completed} of {counts.total}" if counts else ""))
             time.sleep(poll)
     except KeyboardInterrupt:
         tell(f"batch {identity} goes on at the service; the same command collects it")
         raise
-    if batch.status == "failed":
-        reasons = batch.errors.data if batch.errors and batch.errors.data else []
-        raise StopError(
-            client.clean(f"batch {identity} failed: {'; '.join(r.message or '' for r in reasons) or 'no reason given'}")
-        )
+    if batch.status in ("failed", "cancelled"):
+        reasons = [reason.message or "" for reason in (batch.errors.data if batch.errors else None) or []]
+        ended_badly.append(client.clean(f"batch {identity} {batch.status}: {'; '.join(reasons) or 'no reason given'}"))
     errors = {}
     for file in filter(None, (batch.output_file_id, batch.error_file_id)):
         for line in client.call(lambda file=file: api.files.content(file).text).splitlines():
@@ -111,15 +125,18 @@ def _take(line, pending, store, errors, client):
     try:
         record = json.loads(line)
         key, response = record["custom_id"], record.get("response") or {}
+        code, body = response.get("status_code"), response.get("body")
+        problem = record.get("error") or (body.get("error") if isinstance(body, dict) else None) or {}
+        message = problem.get("message", "no reason given")
     except (ValueError, KeyError, TypeError, AttributeError):
         return  # its request will have no answer, and goes into the next batch
-    code, body = response.get("status_code"), response.get("body")
     if code == 200:
         try:
-            store.put(key, Reply.from_completion(body), **(pending[key][0].about if key in pending else {}))
+            store.put(
+                key, replace(Reply.from_completion(body), batched=True), **(pending[key][0].about if key in pending else {})
+            )
         except ValueError as error:
             errors[key] = (str(error), True)
         return
-    problem = record.get("error") or (body or {}).get("error") or {}
     again = code is None or code >= 500 or code in PASSING
-    errors[key] = (client.clean(f"{code or 'error'}: {problem.get('message', 'no reason given')}"), again)
+    errors[key] = (client.clean(f"{code or 'error'}: {message}"), again)

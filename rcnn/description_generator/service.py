@@ -15,8 +15,12 @@ from rcnn.description_generator.answers import Reply
 from rcnn.description_generator.tasks import Failure, advance
 
 PASSING = (408, 409, 425, 429)  # of the 4xx, those worth another try; after the others the next request would fare no better
+OWN_FAULT = (413, 422)  # of this request alone
 LONGEST_WAIT = 300  # seconds; a service that asks for more has, for now, nothing to give
 FAILURES_IN_A_ROW = 10  # then the service is taken to be down
+
+
+OPENAI = "https://api.openai.com/v1"  # said outright: the package would else follow OPENAI_BASE_URL unseen
 
 
 class StopError(ValueError):
@@ -48,7 +52,7 @@ class Client:
         if not self._key and base_url is None:
             raise StopError("OpenAI wants a key: set OPENAI_API_KEY, or base_url= to a service of your own")
         # a local server wants a key, but not which; retries are ours, since the client repeats an exhausted quota in vain
-        self.openai = openai.OpenAI(api_key=self._key or "none", base_url=base_url, timeout=timeout, max_retries=0)
+        self.openai = openai.OpenAI(api_key=self._key or "none", base_url=base_url or OPENAI, timeout=timeout, max_retries=0)
         self.retries, self.halt, self.trouble = retries, threading.Event(), None
         self._not_before = 0.0  # time.monotonic() until which the service has asked for peace
 
@@ -73,6 +77,8 @@ class Client:
                 result = request()
             except openai.APIStatusError as error:
                 message = self.clean(f"{error.request.url} answered {error.status_code}: {_message(error)}")
+                if error.status_code in OWN_FAULT or error.code == "content_filter":
+                    raise UnansweredError(message) from None
                 fatal = error.status_code < 500 and error.status_code not in PASSING
                 if fatal or error.code in ("insufficient_quota", "billing_hard_limit_reached"):
                     raise StopError(message) from None
@@ -86,7 +92,7 @@ class Client:
             if hint is not None and hint > LONGEST_WAIT:
                 raise UnansweredError(f"{message}; it asks to wait {hint:.0f} s")
             if attempt < self.retries:
-                pause = min(30.0, 0.5 * 2**attempt) * random.uniform(0.75, 1.25) if hint is None else hint
+                pause = min(30.0, 2.0**attempt) * random.uniform(0.75, 1.25) if hint is None else hint
                 if hint is not None:
                     self._not_before = max(self._not_before, time.monotonic() + hint)  # every thread keeps the peace
                 self._wait(pause)
@@ -137,7 +143,7 @@ def run(tasks, service, store, client, concurrency, allowed, done):
         KeyboardInterrupt: after the drain; a second one does not wait.
     """
     queue, lock, ends = iter(tasks), threading.Lock(), []
-    in_a_row = 0
+    failing = set()  # classes with a failure since the last good answer; one class may well be refused throughout
 
     def finish(task):
         while True:
@@ -154,7 +160,7 @@ def run(tasks, service, store, client, concurrency, allowed, done):
             store.put(keys[-1], reply, **task.about)
 
     def work():
-        nonlocal in_a_row
+        nonlocal failing
         try:
             while not client.halt.is_set():
                 with lock:
@@ -163,10 +169,10 @@ def run(tasks, service, store, client, concurrency, allowed, done):
                     return
                 end = finish(task)
                 with lock:
-                    in_a_row = in_a_row + 1 if isinstance(end, Failure) else 0
+                    failing = failing | {task.name} if isinstance(end, Failure) else set()
                     done(task, end)
-                    if in_a_row == FAILURES_IN_A_ROW:
-                        raise StopError(f"{in_a_row} tasks in a row failed; the last: {end.why}")
+                    if len(failing) == FAILURES_IN_A_ROW:
+                        raise StopError(f"{len(failing)} classes in a row failed; the last: {end.why}")
         except InterruptedRunError:
             pass
         except BaseException as error:

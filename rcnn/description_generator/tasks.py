@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rcnn.description_generator import answers
 
 PROMPTS = yaml.safe_load(Path(__file__).with_name("prompts.yaml").read_text(encoding="utf-8"))
+CAPS = ("max_tokens", "max_completion_tokens")
 COMPLAINTS = 2  # how often an invalid answer or a refusal is sent back
 TOKENS_AN_ITEM = {"triage": 80, "parts": 10, "phrases": 11, "hierarchy": 5, "scenes": 26}  # of answers, for estimates
 
@@ -129,7 +130,7 @@ def descriptions(name, gloss, describable, plan):
 def body(task, service, messages, cap):
     """JSON body of the request."""
     # OpenAI's newer models refuse max_tokens; local servers know no other name
-    limit = "max_tokens" if service.base_url else "max_completion_tokens"
+    limit = CAPS[0] if service.base_url else CAPS[1]
     schema = {"name": task.family, "strict": True, "schema": SCHEMAS[task.family].model_json_schema()}
     return {
         "model": service.model,
@@ -159,7 +160,9 @@ def advance(task, service, store):
     cap, complaints, keys = service.max_tokens, 0, []
     while True:
         request = body(task, service, messages, cap)
-        keys.append(answers.key(service.base_url, request))
+        # the cap shapes only answers that are cut: with it in the key, raising it would ask everything anew
+        shaping = {k: v for k, v in request.items() if k not in CAPS} | {"cap": cap // service.max_tokens}
+        keys.append(answers.key(service.base_url, shaping))
         reply = store.get(keys[-1])
         if reply is None:
             return request, keys
