@@ -49,7 +49,7 @@ def load_clip(settings, facts=None, precision="float32"):
         raise ValueError("clip: this run was learned with other weights, heads or another activation")
     if precision == "auto":
         precision = "fp16" if model.device.type == "cuda" else "float32"
-    model.image.to(PRECISIONS[precision])
+    model.image.set_precision(PRECISIONS[precision])
     return model
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rcnn.transformer import blocks
+from rcnn.transformer import Attention, blocks
 
 
 class ImageFeatures(NamedTuple):
@@ -37,13 +37,28 @@ class ImageEncoder(nn.Module):
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, embed_dim))
 
+    def set_precision(self, dtype):
+        """Have the large products of matrices in `dtype`, such as torch.bfloat16; returns self.
+
+        The sum that the blocks add to, its normalisation and the shared space stay in float32: rounding them in every block
+        is what would move the scores.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.to(dtype)
+            elif isinstance(module, Attention):
+                module.in_proj_weight.data, module.in_proj_bias.data = (
+                    p.data.to(dtype) for p in (module.in_proj_weight, module.in_proj_bias)
+                )
+        return self
+
     def forward(self, images):
-        """(B, 3, S, S) normalised images -> ImageFeatures in float32, whatever the precision of the weights.
+        """(B, 3, S, S) normalised images -> ImageFeatures in float32, whatever the precision of the products.
 
         The class token passes the unchanged last block. The patches pass ClearCLIP's: attention of queries to queries,
         no residual, no feed-forward (eq. 2).
         """
-        return self.last_block(self.trunk(images.to(self.proj.dtype)))
+        return self.last_block(self.trunk(images))
 
     def trunk(self, images):
         """All blocks but the last: class token and patches, (B, 1 + N, width)."""
@@ -65,10 +80,11 @@ class ImageEncoder(nn.Module):
         """Class token and patches, (B, 1 + N, width)."""
         # conv1 cuts patches that do not overlap: a matrix product, which on CUDA stays in float32 where cuDNN would not
         side = self.conv1.kernel_size[0]
-        patches = F.unfold(images, side, stride=side).mT @ self.conv1.weight.flatten(1).T  # (B, N, 3·p·p) -> (B, N, width)
+        patches = F.unfold(images.to(self.conv1.weight.dtype), side, stride=side).mT  # (B, N, 3·p·p)
+        patches = (patches @ self.conv1.weight.flatten(1).T).to(self.class_embedding.dtype)  # (B, N, width)
         class_token = self.class_embedding.expand(len(images), 1, -1)
         return self.ln_pre(torch.cat([class_token, patches], 1) + self.positional_embedding)
 
     def to_shared_space(self, x):
         """ln_post, proj, unit length (eq. 3 and 4)."""
-        return F.normalize((self.ln_post(x) @ self.proj).float(), dim=-1)
+        return F.normalize(self.ln_post(x.to(self.proj.dtype)) @ self.proj, dim=-1)

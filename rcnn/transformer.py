@@ -27,7 +27,7 @@ class Attention(nn.Module):
         """Projections `first` to `last` (exclusive) of query, key, value = 0, 1, 2: each (B, heads, T, d)."""
         width = x.shape[-1]
         rows = slice(first * width, last * width)
-        x = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        x = F.linear(x.to(self.in_proj_weight.dtype), self.in_proj_weight[rows], self.in_proj_bias[rows])
         # (B, T, n·heads·d) -> n tensors (B, heads, T, d)
         return x.unflatten(-1, (last - first, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
@@ -50,7 +50,8 @@ class Block(nn.Module):
 
     def feed_forward(self, x):
         """x + mlp(ln_2(x)), any leading shape."""
-        return x + self.mlp["c_proj"](self.activation(self.mlp["c_fc"](self.ln_2(x))))
+        hidden = self.mlp["c_fc"](self.ln_2(x).to(self.mlp["c_fc"].weight.dtype))
+        return x + self.mlp["c_proj"](self.activation(hidden))
 
 
 def blocks(width, heads, layers, mlp_width, activation):

@@ -121,7 +121,7 @@ def towers(name, device):
     reference = reference.to(device).eval().requires_grad_(False)
     image, text = (tower.to(device).eval().requires_grad_(False) for tower in clip.build(reference.state_dict()))
     model = clip.Clip(text, image, name, "0" * 64, clip.MEAN, clip.STD)
-    half = clip.Clip(text, copy.deepcopy(image).to(torch.bfloat16), name, "0" * 64, clip.MEAN, clip.STD)
+    half = clip.Clip(text, copy.deepcopy(image).set_precision(torch.bfloat16), name, "0" * 64, clip.MEAN, clip.STD)
     return reference, model, half
 
 
@@ -143,7 +143,7 @@ def compare(reference, model, half, paths, batch_size, rounds, device):
     side = 4096 if device.type == "cuda" else 1536
     a, b = torch.randn(2, side, side, device=device)
     a16, b16 = a.bfloat16(), b.bfloat16()
-    turns, halves = Turns(device), x.bfloat16()
+    turns = Turns(device)
     for i in range(rounds + 1):
         if i == 1:
             turns.best.clear()  # the first round warmed up
@@ -152,7 +152,7 @@ def compare(reference, model, half, paths, batch_size, rounds, device):
         turns.take("plain", lambda: plain_scores(model.image, x[:VIEWS], z))
         turns.take("encode_image", lambda: reference.encode_image(x))
         turns.take("ours", lambda: model.image(x))
-        turns.take("ours bf16", lambda: half.image(halves))
+        turns.take("ours bf16", lambda: half.image(x))
     views = {"plain": VIEWS, "encode_image": len(x), "ours": len(x), "ours bf16": len(x)}
     work, rate = flops(model.image), {}
     print(f"{'':14} {'views/s':>8} {'TFLOP/s':>8} {'of the peak':>12}")
