@@ -149,7 +149,10 @@ def fill(scores, model, paths, sets, counts, temperature, batch_size, workers, r
     todo = [b for b in range(-(-len(paths) // batch_size))[rank::world] if b not in finished]
     numbers = [list(range(b * batch_size, min((b + 1) * batch_size, len(paths)))) for b in todo]
     process = f"{rank}-of-{world}-{uuid.uuid4().hex[:8]}"  # another run, another file: nothing noted is ever lost
-    stacked = torch.cat(list(sets.values())).to(model.device)
+    stacks = {}  # variant -> (names of its sets, the sets one after the other)
+    for variant in {plane.variant: None for plane in scores.planes}:
+        names = [name for name in sets if any((p.name, p.variant) == (name, variant) for p in scores.planes)]
+        stacks[variant] = names, torch.cat([sets[name] for name in names]).to(model.device)
     done, broken, clock, saved = [], {}, Clock(), time.monotonic()
     loader = batches([paths[i] for n in numbers for i in n], model.image.image_size, counts, batch_size, workers)
     bar = tqdm(total=sum(map(len, numbers)), desc="evaluate", unit="image", delay=2, disable=rank > 0)
@@ -163,7 +166,7 @@ def fill(scores, model, paths, sets, counts, temperature, batch_size, workers, r
                 features = model.encode_views(batch.pixels)
             with _adding_to(clock, "scoring"):
                 read = [images[i % batch_size] for i in batch.indices]
-                _score(scores, features, stacked, list(sets), read, counts, temperature)
+                _score(scores, features, stacks, read, counts, temperature)
         done.append(b)
         clock.images += len(images)
         bar.update(len(images))
@@ -175,13 +178,11 @@ def fill(scores, model, paths, sets, counts, temperature, batch_size, workers, r
     return clock
 
 
-def _score(scores, features, stacked, names, images, counts, temperature):
-    """Write the scores of `images` (numbers) by all sets; `stacked` holds the sets `names`, one after the other."""
+def _score(scores, features, stacks, images, counts, temperature):
+    """Write the scores of `images` (numbers); `stacks`: variant -> (names of its sets, the sets one after the other)."""
     classes = scores.shape[2]
-    for variant in {plane.variant: None for plane in scores.planes}:
+    for variant, (names, columns) in stacks.items():
         planes = [plane for plane in scores.planes if plane.variant == variant]
-        used = [name for name in names if any(plane.name == name for plane in planes)]
-        columns = torch.cat([stacked[names.index(n) * classes : (names.index(n) + 1) * classes] for n in used])
         for first in range(0, len(columns), CLASSES_AT_A_TIME):
             chunk = columns[first : first + CLASSES_AT_A_TIME]
             parts = mssa.score(features, chunk, () if variant == "plain" else counts, temperature)
@@ -190,7 +191,7 @@ def _score(scores, features, stacked, names, images, counts, temperature):
             if not all(np.isfinite(values).all() for values in parts.values()):
                 raise ValueError("the scores are not finite numbers; use evaluate.precision=float32")
             for plane in planes:
-                start = used.index(plane.name) * classes - first  # of the set, within the chunk
+                start = names.index(plane.name) * classes - first  # of the set, within the chunk
                 left, right = max(start, 0), min(start + classes, len(chunk))
                 if left < right:
                     scores[plane][images, left - start : right - start] = parts[plane.part][:, left:right]
