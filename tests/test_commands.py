@@ -1,8 +1,6 @@
 """The commands as a user runs them, on a small world drawn for the test."""
 
-import contextlib
 import csv
-import importlib
 import io
 import itertools
 import json
@@ -17,23 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from running import rcnn
 from safetensors.torch import load_file
 
-from rcnn import checkpoint, command
+from rcnn import checkpoint
 from rcnn.predict import Tagger
 
 ROOT = Path(__file__).parents[1]
 ROWS = ["baseline", "centred", "templates", "mean", "mean_with_templates", "principal", "cnr", "cnr_pbl", "closed_form"]
-
-
-def rcnn(name, *arguments, code=0):
-    """What `python -m rcnn.<name> ARGUMENTS` does, in this process; return (stdout, stderr)."""
-    module = importlib.import_module(f"rcnn.{name}")
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), pytest.raises(SystemExit) as ended:
-        command.run(lambda: module.main([str(a) for a in arguments]))
-    assert (ended.value.code or 0) == code, stdout.getvalue() + stderr.getvalue()
-    return stdout.getvalue(), stderr.getvalue()
 
 
 @pytest.fixture(scope="module")

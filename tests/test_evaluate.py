@@ -2,8 +2,6 @@
 
 import collections
 import contextlib
-import importlib
-import io
 import json
 import os
 import re
@@ -18,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from running import rcnn
 from torch.distributed.run import parse_args
 from torch.nn import functional as F
 
-from rcnn import checkpoint, command, evaluate, metrics, mssa, scoring
+from rcnn import checkpoint, evaluate, metrics, mssa, scoring
 from rcnn.datasets import mini
 from rcnn.image_encoder import ImageFeatures
 from rcnn.scoring import Plane
@@ -60,16 +59,6 @@ def tell(*arguments):
 scoring.fill, scoring._score = tell, slow
 runpy.run_module("rcnn.evaluate", run_name="__main__")
 """
-
-
-def rcnn(name, *arguments, code=0):
-    """What `python -m rcnn.<name> ARGUMENTS` does, in this process; return (stdout, stderr)."""
-    module = importlib.import_module(f"rcnn.{name}")
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), pytest.raises(SystemExit) as ended:
-        command.run(lambda: module.main([str(a) for a in arguments]))
-    assert (ended.value.code or 0) == code, stdout.getvalue() + stderr.getvalue()
-    return stdout.getvalue(), stderr.getvalue()
 
 
 def python(*arguments, code=0):
