@@ -4,7 +4,7 @@
 #   bash coco.sh [--skip STEP] [key=value …]
 #
 # Steps, in this order; each may be skipped, and what is finished is not done again:
-#   data       download val2014 and its annotations (6.9 GB), unless data/coco has them
+#   data       download val2014 and its annotations (6.9 GB), unless downloads/coco has them
 #   check      what is there, and what is missing
 #   train      learn the class names from text (CNR, CNR + PBL); a killed run goes on
 #   evaluate   one pass over the images for all rows; a killed run goes on
@@ -24,7 +24,7 @@ if wanted data; then
     *" dataset.images="*) echo "the configuration names other images" ;;
     *)
       # nothing there, or a download or an unpacking that was broken off
-      if [ ! -e data/coco/val2014 ] || [ ! -e data/coco/annotations ] || compgen -G "data/coco/*.zip*" > /dev/null; then
+      if [ ! -e downloads/coco/val2014 ] || [ ! -e downloads/coco/annotations ] || compgen -G "downloads/coco/*.zip*" > /dev/null; then
         python scripts/prepare_coco.py
       fi
       ;;

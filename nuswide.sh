@@ -4,7 +4,7 @@
 #   bash nuswide.sh [--skip STEP] [key=value …]
 #
 # Steps, in this order; each may be skipped, and what is finished is not done again:
-#   data       look for NUS-WIDE in data/nuswide; its site hands it out on request, so no script can fetch it
+#   data       look for NUS-WIDE in downloads/nuswide; its site hands it out on request, so no script can fetch it
 #   check      what is there, and what is missing
 #   train      learn the class names from text (CNR, CNR + PBL); a killed run goes on
 #   evaluate   one pass over the images for all rows; a killed run goes on
@@ -22,7 +22,7 @@ source scripts/environment.sh run
 if wanted data; then
   case " ${pairs[*]-} " in
     *" dataset.images="*) echo "the configuration names other images" ;;
-    *) [ -d data/nuswide/Flickr ] || { python scripts/prepare_nuswide.py --help >&2; exit 2; } ;;
+    *) [ -d downloads/nuswide/Flickr ] || { python scripts/prepare_nuswide.py --help >&2; exit 2; } ;;
   esac
 fi
 if wanted check; then python -m rcnn.data check --config "$config" ${pairs[@]+"${pairs[@]}"}; fi

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from rcnn import clip, command, config, corpus, evaluate
-from rcnn.classes import ClassList
+from rcnn import cli, clip, config, evaluate
+from rcnn.text import corpus
+from rcnn.text.classes import ClassList
 
 HINTS = {
     "coco": "python scripts/prepare_coco.py downloads MS-COCO, or links a copy (--folder)",
@@ -111,7 +112,7 @@ class _Decoded(torch.utils.data.Dataset):
 
 
 def main(argv=None):
-    parser = command.parser("data", __doc__)
+    parser = cli.parser("data", __doc__)
     parser.add_argument("action", choices=["check"], help="what to do")
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML configuration; see configs/")
     parser.add_argument("--decode", action="store_true", help="also decode every image")
@@ -124,4 +125,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -23,12 +23,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rcnn import clip, command, config
-from rcnn.classes import ClassList
-from rcnn.description_generator import batch, facts, service, stats, tasks
-from rcnn.description_generator.answers import Answers
-from rcnn.description_generator.compose import sentences
+from rcnn import cli, clip, config
+from rcnn.describing import batch, facts, service, stats, tasks
+from rcnn.describing.answers import Answers
+from rcnn.describing.compose import sentences
 from rcnn.files import write_json
+from rcnn.text.classes import ClassList
 
 PRESETS = ("coco", "nuswide", "openimages")
 PRICES = {"gpt-4o-mini": (0.15, 0.60)}  # USD for a million tokens in, out (November 2026)
@@ -311,7 +311,7 @@ def describe(settings, dry_run=False, batched=False, max_cost=None, allow_partia
 
 
 def main(argv=None):
-    parser = command.parser("describe", __doc__, config.DescribeConfig)
+    parser = cli.parser("describe", __doc__, config.DescribeConfig)
     parser.add_argument("source", metavar="CLASSES", help="coco, nuswide, openimages, a list of class names, or a YAML file")
     parser.add_argument("rest", nargs="*", metavar="key=value", help="configuration keys to set; after stats: corpus files")
     parser.add_argument("--dry-run", action="store_true", help="print requests, tokens and cost; ask nothing")
@@ -329,4 +329,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

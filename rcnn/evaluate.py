@@ -20,11 +20,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from rcnn import checkpoint, command, config, metrics, processes, scoring, table
-from rcnn.classes import ClassList
+from rcnn import checkpoint, cli, config
 from rcnn.datasets import coco, mini, nuswide
 from rcnn.files import write_json
-from rcnn.scoring import Plane
+from rcnn.results import metrics, table
+from rcnn.score import one_pass as scoring
+from rcnn.score import processes
+from rcnn.score.one_pass import Plane
+from rcnn.text.classes import ClassList
 
 COLUMNS, IMAGES = 64, 4096  # classes, images whose scores are in memory at a time
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,7 +161,7 @@ def evaluate(settings, images):
     Returns:
         the result; None in the other processes.
     """
-    on = command.device(settings.device).type
+    on = cli.device(settings.device).type
     with processes.group(on == "cuda") as (rank, world, barrier):
         began = time.perf_counter()
         rows, facts = checkpoint.read_run(settings.output)
@@ -183,7 +186,7 @@ def evaluate(settings, images):
             if rank == 0:
                 print(f"{table.render(result)}\n\n{path} is of these very settings; delete it to measure again")
             return result
-        model = command.load_clip(settings, facts, e.precision)
+        model = cli.load_clip(settings, facts, e.precision)
         if e.compile:
             model.image.compile()
         wanted = planes(rows, epochs, e.counts, e.diagnostics)
@@ -343,7 +346,7 @@ def git_commit():
 
 
 def main(argv=None):
-    parser = command.parser("evaluate", __doc__)
+    parser = cli.parser("evaluate", __doc__)
     parser.add_argument("run", metavar="RUN", help="folder of a finished run of rcnn.train")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="dataset.*, evaluate.*, device, cache or clip.weights to set"
@@ -357,4 +360,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -1,13 +1,27 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the one digest by which things are told apart."""
 
 import contextlib
+import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-able value, in hexadecimal: equal for equal values, whatever the order of dictionary keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
-def replace_file(path):
+def replace_file(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary binary file that becomes `path` when the block ends well, and vanishes when it does not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,7 +38,7 @@ def replace_file(path):
         raise
 
 
-def write_json(path, value):
+def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON; key order is kept."""
     with replace_file(path) as file:
         file.write((json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())

@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from rcnn import checkpoint, command, config, mssa
-from rcnn.datasets.views import batches
+from rcnn import checkpoint, cli, config
+from rcnn.score import mssa
+from rcnn.score.views import batches
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -52,7 +53,7 @@ class Tagger:
         """
         rows, facts = checkpoint.read_run(run)
         settings = config.override(facts["config"], [f"{k}={json.dumps(v, default=str)}" for k, v in overrides.items()])
-        model = command.load_clip(settings, facts)
+        model = cli.load_clip(settings, facts)
         return cls(model, facts["class_names"], rows[facts["method"]], settings.evaluate.counts, settings.evaluate.temperature)
 
     @torch.inference_mode()
@@ -142,7 +143,7 @@ FORMATS = {"table": write_table, "csv": write_csv, "json": write_json}
 
 
 def main(argv=None):
-    parser = command.parser("predict", __doc__, keys=None)
+    parser = cli.parser("predict", __doc__, keys=None)
     parser.add_argument("images", nargs="+", metavar="IMAGES-OR-FOLDER", help="image files, or folders to search through")
     parser.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run of rcnn.train")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes per image (default 5)")
@@ -169,4 +170,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import yaml
 
-from rcnn import command, config
-from rcnn.classes import ClassList
+from rcnn import cli, config
 from rcnn.files import replace_file
-from rcnn.table import LABELS, VARIANTS
+from rcnn.results.table import LABELS, VARIANTS
+from rcnn.text.classes import ClassList
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 TITLES = {
@@ -223,7 +223,7 @@ def latex(t, header, lines):
 
 
 def main(argv=None):
-    parser = command.parser("report", __doc__, keys=None)
+    parser = cli.parser("report", __doc__, keys=None)
     parser.add_argument("results", nargs="+", metavar="RESULT", help="result.json, or the folder of a run")
     parser.add_argument("--format", choices=FORMATS, default="markdown")
     parser.add_argument("--write", metavar="FOLDER", help="also write tables.md, tables.csv and tables.tex there")
@@ -242,4 +242,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

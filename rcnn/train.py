@@ -14,10 +14,12 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from rcnn import checkpoint, class_embeddings, closed_form, command, config, corpus, evaluate, losses, optimise
-from rcnn.classes import ClassList
+from rcnn import checkpoint, cli, config, evaluate
 from rcnn.files import replace_file
-from rcnn.prompt_learner import PromptLearner
+from rcnn.learn import class_embeddings, closed_form, losses, optimise
+from rcnn.learn.prompt_learner import PromptLearner
+from rcnn.text import corpus
+from rcnn.text.classes import ClassList
 
 METHODS = {"names": "cnr_pbl", "closed_form": "closed_form"}  # train.method -> the row that is the run's result
 
@@ -164,7 +166,7 @@ def optimality(name, z, optimum, pull, weight, batch_size):
 
 def train(settings, classes):
     """Learn the run that `settings` (Config) describes and write its class embeddings."""
-    model = command.load_clip(settings)
+    model = cli.load_clip(settings)
     if settings.train.amp and model.device.type != "cuda":
         raise ValueError("train.amp: needs a CUDA GPU; this run is on the CPU")
     rows, facts = learn_rows(settings, model, classes)
@@ -185,7 +187,7 @@ def train(settings, classes):
 
 
 def main(argv=None):
-    parser = command.parser("train", __doc__)
+    parser = cli.parser("train", __doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML configuration; see configs/")
     parser.add_argument("--no-evaluate", action="store_true", help="learn only; python -m rcnn.evaluate RUN measures")
     parser.add_argument("--resume", metavar="RUN", help="as output=RUN, but an error if there is no run to continue")
@@ -210,4 +212,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -32,11 +32,13 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rcnn import clip, command, mssa
+from rcnn import cli, clip
+from rcnn.clip import image_tower
 from rcnn.datasets.drawing import World, draw
 from rcnn.datasets.mini import DRAWINGS
-from rcnn.datasets.views import batches
-from rcnn.scoring import Plane, Scores, fill
+from rcnn.score import mssa
+from rcnn.score.one_pass import Plane, Scores, fill
+from rcnn.score.views import batches
 
 MODEL = "ViT-B-16-quickgelu"
 CLASSES, ROWS, EPOCHS = 65, 9, 30  # of COCO's tables; every row comes without and with MSSA
@@ -138,7 +140,7 @@ def compare(reference, model, half, paths, batch_size, rounds, device):
     """Views per second of every contestant; prints a table and returns the least times and the numbers of views."""
     size = model.image.image_size
     pixels = torch.cat([b.pixels for b in batches(paths[:batch_size], size, COUNTS, batch_size)])
-    x = mssa.normalise(pixels.to(device).flatten(0, 1), model.mean, model.std)
+    x = image_tower.normalise(pixels.to(device).flatten(0, 1), model.mean, model.std)
     z = F.normalize(torch.randn(CLASSES, model.image.proj.shape[1], device=device), dim=-1)
     side = 4096 if device.type == "cuda" else 1536
     a, b = torch.randn(2, side, side, device=device)
@@ -217,7 +219,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = command.device(args.device)
+    device = cli.device(args.device)
     models = towers("quick" if args.quick else MODEL, device)
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as scratch:
@@ -239,4 +241,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

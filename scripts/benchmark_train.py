@@ -30,10 +30,11 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rcnn import clip, closed_form
-from rcnn.optimise import new_optimiser, step
-from rcnn.prompt_learner import CONTEXT, INITIAL_STD, PromptLearner
-from rcnn.text_encoder import TextEncoder
+from rcnn import clip
+from rcnn.clip.text_tower import TextEncoder
+from rcnn.learn import closed_form
+from rcnn.learn.optimise import new_optimiser, step
+from rcnn.learn.prompt_learner import CONTEXT, INITIAL_STD, PromptLearner
 
 TOWER = {
     "width": 512, "heads": 8, "layers": 12, "mlp_width": 2048, "embed_dim": 512, "context": 77, "vocabulary": 49408,

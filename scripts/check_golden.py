@@ -22,10 +22,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "golden")]
 
 import recipe
 
-from rcnn import clip, losses, metrics, mssa
-from rcnn.image_encoder import ImageFeatures
-from rcnn.optimise import learning_rates, new_optimiser, step
-from rcnn.prompt_learner import PromptLearner
+from rcnn import clip
+from rcnn.clip import image_tower
+from rcnn.clip.image_tower import ImageFeatures
+from rcnn.learn import losses
+from rcnn.learn.optimise import learning_rates, new_optimiser, step
+from rcnn.learn.prompt_learner import PromptLearner
+from rcnn.results import metrics
+from rcnn.score import mssa, views
 
 TOLERANCE = 1e-5
 
@@ -71,7 +75,9 @@ def recompute(golden):
     sizes = golden["image_sizes"]
     yield "image_sizes", sizes
     pictures = [Image.fromarray(recipe.image(seed, i, int(h), int(w))) for i, (h, w) in enumerate(sizes)]
-    pixels = torch.stack([mssa.normalise(mssa.views(p, image.image_size, counts), clip.MEAN, clip.STD) for p in pictures])
+    pixels = torch.stack(
+        [image_tower.normalise(views.views(p, image.image_size, counts), clip.MEAN, clip.STD) for p in pictures]
+    )
     yield "pixels_sample", pixels[:, 0, :, ::37, ::41]
     yield "snippet_sample", pixels[:, 1:, :, ::37, ::41].transpose(0, 1)
     with torch.no_grad():

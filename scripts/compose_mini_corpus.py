@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Compose the mini benchmark's text corpus from its facts: data/mini/facts.jsonl -> data/mini/mini_post_llm.json.
+"""Compose the mini benchmark's text corpus from its facts: data/mini/facts.jsonl -> data/mini/corpus.json.
 
 The facts were written for this project, class by class (data/mini/README.md); the sentences follow from them.
 """
@@ -11,9 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from rcnn.classes import ClassList
-from rcnn.description_generator.compose import sentences
+from rcnn.describing.compose import sentences
 from rcnn.files import write_json
+from rcnn.text.classes import ClassList
 
 DATA = ROOT / "data" / "mini"
 
@@ -25,4 +25,4 @@ def corpus():
 
 
 if __name__ == "__main__":
-    write_json(DATA / "mini_post_llm.json", corpus())
+    write_json(DATA / "corpus.json", corpus())

@@ -17,11 +17,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from rcnn import command
-from rcnn.classes import ClassList
+from rcnn import cli
 from rcnn.datasets.drawing import World, draw
 from rcnn.datasets.mini import DRAWINGS, STYLE
 from rcnn.files import replace_file, write_json
+from rcnn.text.classes import ClassList
 
 
 def pictures(count, seed):
@@ -93,4 +93,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from rcnn import command
+from rcnn import cli
 from rcnn.datasets.download import Archive, fetch, unpack
 
 SERVER = "http://images.cocodataset.org"
@@ -49,7 +49,9 @@ def link(folder, root):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=ROOT / "data" / "coco", help="where to put it (default: data/coco)")
+    parser.add_argument(
+        "--root", type=Path, default=ROOT / "downloads" / "coco", help="where to put it (default: downloads/coco)"
+    )
     parser.add_argument("--folder", help="a folder with val2014/ and annotations/ to link to, instead of downloading")
     parser.add_argument("--keep", action="store_true", help="keep the zip files after unpacking")
     args = parser.parse_args(argv)
@@ -74,4 +76,4 @@ def download(archives, root, keep=False):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -20,15 +20,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from rcnn import command
-from rcnn.classes import ClassList
+from rcnn import cli
 from rcnn.datasets import nuswide
+from rcnn.text.classes import ClassList
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where the text files and the folder Flickr are")
-    parser.add_argument("--root", type=Path, default=ROOT / "data" / "nuswide", help="where links go (default: data/nuswide)")
+    parser.add_argument(
+        "--root", type=Path, default=ROOT / "downloads" / "nuswide", help="where links go (default: downloads/nuswide)"
+    )
     args = parser.parse_args(argv)
     lists = ROOT / "data" / "nuswide"
     classes = ClassList.read(lists / "seen.txt", lists / "unseen.txt")
@@ -49,4 +51,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

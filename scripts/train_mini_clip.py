@@ -32,11 +32,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from rcnn import clip
+from rcnn.clip.image_tower import ImageEncoder
+from rcnn.clip.text_tower import TextEncoder
 from rcnn.datasets.drawing import World, draw
 from rcnn.files import replace_file
-from rcnn.image_encoder import ImageEncoder
-from rcnn.metrics import average_precision
-from rcnn.text_encoder import TextEncoder
+from rcnn.results.metrics import average_precision
 
 DATA = ROOT / "data" / "mini"
 IMAGE_SIZE, POOL_SIZE, PATCH = 64, 96, 8

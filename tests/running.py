@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from rcnn import command
+from rcnn import cli
 
 
 def rcnn(name, *arguments, code=0):
@@ -14,6 +14,6 @@ def rcnn(name, *arguments, code=0):
     module = importlib.import_module(f"rcnn.{name}")
     stdout, stderr = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), pytest.raises(SystemExit) as ended:
-        command.run(lambda: module.main([str(a) for a in arguments]))
+        cli.run(lambda: module.main([str(a) for a in arguments]))
     assert (ended.value.code or 0) == code, stdout.getvalue() + stderr.getvalue()
     return stdout.getvalue(), stderr.getvalue()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rcnn.classes import ClassList
+from rcnn.text.classes import ClassList
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def no_download(monkeypatch):
     def refuse(*_, **__):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(clip, "download_pretrained", refuse)
+    monkeypatch.setattr("rcnn.clip.model.download_pretrained", refuse)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ def test_without_network_the_message_says_what_to_fetch_and_where_to_put_it():
 
 def test_a_downloaded_file_is_loaded(write_weights, monkeypatch, expected):
     path, asked = write_weights(), []
-    monkeypatch.setattr(clip, "download_pretrained", lambda source, **_: asked.append(source["url"]) or str(path))
+    monkeypatch.setattr("rcnn.clip.model.download_pretrained", lambda source, **_: asked.append(source["url"]) or str(path))
     monkeypatch.setattr(open_clip, "get_model_config", lambda name: tiny_config())
     model = clip.load("ViT-B-16-quickgelu", "openai")
     close(model.text.encode(clip.tokenize(SENTENCES)), expected)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rcnn.closed_form import minimise
-from rcnn.losses import class_pull
+from rcnn.learn.closed_form import minimise
+from rcnn.learn.losses import class_pull
 
 
 def pull(seed, classes=12, dimensions=16, sentences=90):

@@ -197,7 +197,7 @@ def test_train_explains_bad_input_in_one_line(folder, settings, overrides, said)
 
 
 def broken_corpus(folder, change):
-    corpus = json.loads((ROOT / "data" / "mini" / "mini_post_llm.json").read_text())
+    corpus = json.loads((ROOT / "data" / "mini" / "corpus.json").read_text())
     change(corpus)
     path = folder / "corpus.json"
     path.write_text(json.dumps(corpus))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rcnn.description_generator.compose import attribute_clause, parse, prefix_clause, sentences
+from rcnn.describing.compose import attribute_clause, parse, prefix_clause, sentences
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import open_clip
 import pytest
 import torch
 
-from rcnn import clip, corpus
-from rcnn.classes import ClassList
+from rcnn import clip
+from rcnn.text import corpus
+from rcnn.text.classes import ClassList
 
 CLASSES = ClassList(("dog", "traffic light", "cat"), 2)
 RAW = {

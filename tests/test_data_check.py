@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rcnn import clip, command, data
+from rcnn import cli, clip, data
 from rcnn.datasets import mini
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +47,7 @@ def check(world, capsys):
 
     def go(*arguments):
         with pytest.raises(SystemExit) as ended:
-            command.run(lambda: data.main(["check", "--config", "configs/mini.yaml", *world[1], *arguments]))
+            cli.run(lambda: data.main(["check", "--config", "configs/mini.yaml", *world[1], *arguments]))
         out, err = capsys.readouterr()
         assert "error:" not in err
         return ended.value.code or 0, parts(out), out
@@ -98,9 +98,9 @@ def test_every_part_says_what_it_found(check):
     weights = ROOT / "data" / "mini" / "clip.safetensors"
     assert found["CLIP's weights"] == ("ok", f"{weights}, SHA-256 {clip.file_sha256(weights)}")
     assert found["classes"] == ("ok", "56 seen, 28 unseen")
-    corpus = json.loads((ROOT / "data" / "mini" / "mini_post_llm.json").read_text())
+    corpus = json.loads((ROOT / "data" / "mini" / "corpus.json").read_text())
     sentences = sum(len(entry["candidate_sentences"]) for entry in corpus.values())
-    assert f"mini_post_llm.json, {sentences:,} sentences, fingerprint " in found["text corpus"][1]
+    assert f"corpus.json, {sentences:,} sentences, fingerprint " in found["text corpus"][1]
 
 
 def test_images_and_positives_are_counted_for_both_tasks(check, world):
@@ -140,7 +140,7 @@ def test_a_corpus_that_is_not_there_is_missing(check, world):
 
 
 def test_a_corpus_that_lacks_a_class_is_missing(check, world):
-    corpus = json.loads((ROOT / "data" / "mini" / "mini_post_llm.json").read_text())
+    corpus = json.loads((ROOT / "data" / "mini" / "corpus.json").read_text())
     del corpus["5"]
     (world[0] / "corpus.json").write_text(json.dumps(corpus))
     expect_missing(check(f"corpus.path={world[0]}/corpus.json"), "text corpus", 'class 5 "duck" is missing')
@@ -269,6 +269,6 @@ def test_there_is_a_hint_for_every_kind_of_dataset(kind):
 def test_a_wrong_configuration_is_one_line_and_exit_2(arguments, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as ended:
-        command.run(lambda: data.main(arguments))
+        cli.run(lambda: data.main(arguments))
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("error: ")

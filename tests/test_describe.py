@@ -12,9 +12,9 @@ import pytest
 from language_server import completion, family, good_answer, serve
 
 from rcnn import describe
-from rcnn.classes import ClassList
-from rcnn.corpus import load
-from rcnn.description_generator import service
+from rcnn.describing import service
+from rcnn.text.classes import ClassList
+from rcnn.text.corpus import load
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["rake", "spade", "hoe", "nikon", "mouse"]
@@ -433,9 +433,9 @@ def test_while_a_batch_is_under_way_nothing_is_asked_live(run, server, tmp_path)
 def test_statistics_are_shown_side_by_side(run, tmp_path, capsys):
     run()
     capsys.readouterr()
-    describe.main(["stats", f"{tmp_path}/c.json", str(ROOT / "data/mini/mini_post_llm.json")])
+    describe.main(["stats", f"{tmp_path}/c.json", str(ROOT / "data/mini/corpus.json")])
     out = capsys.readouterr().out
-    assert out.splitlines()[0].split() == ["c", "mini_post_llm"]
+    assert out.splitlines()[0].split() == ["c", "corpus"]
     assert out.splitlines()[1].split() == ["classes", "5", "84"]
     assert "dog: animal (broader)" in out
     with pytest.raises(ValueError, match="is no text corpus"):

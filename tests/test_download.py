@@ -19,10 +19,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from rcnn import command, config
-from rcnn.classes import ClassList
+from rcnn import cli, config
 from rcnn.datasets import download, nuswide
 from rcnn.datasets.download import Archive, fetch, unpack
+from rcnn.text.classes import ClassList
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import prepare_coco
@@ -602,7 +602,7 @@ def nus(tmp_path):
 def prepare(nus, root, code=0):
     """What the script does as a command."""
     with pytest.raises(SystemExit) as ended:
-        command.run(lambda: prepare_nuswide.main(["--folder", str(nus), "--root", str(root)]))
+        cli.run(lambda: prepare_nuswide.main(["--folder", str(nus), "--root", str(root)]))
     assert (ended.value.code or 0) == code
 
 

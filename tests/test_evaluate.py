@@ -20,10 +20,13 @@ from running import rcnn
 from torch.distributed.run import parse_args
 from torch.nn import functional as F
 
-from rcnn import checkpoint, evaluate, metrics, mssa, scoring
+from rcnn import checkpoint, evaluate
+from rcnn.clip.image_tower import ImageFeatures
 from rcnn.datasets import mini
-from rcnn.image_encoder import ImageFeatures
-from rcnn.scoring import Plane
+from rcnn.results import metrics
+from rcnn.score import mssa, views
+from rcnn.score import one_pass as scoring
+from rcnn.score.one_pass import Plane
 
 ROOT = Path(__file__).parents[1]
 PICTURES, BATCH = 25, 2  # an odd number of batches, the last one incomplete
@@ -36,18 +39,19 @@ AGAIN = "is of these very settings; delete it to measure again"
 QUICK = ["evaluate.counts=[]", "evaluate.epochs=false"]
 KILLED_AFTER_FIVE_NOTES = """
 import os, signal, sys
-from rcnn import command, evaluate, scoring
+from rcnn import cli, evaluate
+from rcnn.score import one_pass as scoring
 save = scoring.Scores.save
 def note_or_die(scores, process, done, broken):
     if len(done) == 6:
         os.kill(os.getpid(), signal.SIGKILL)
     save(scores, process, done, broken)
 scoring.Scores.save = note_or_die
-command.run(lambda: evaluate.main(sys.argv[1:]))
+cli.run(lambda: evaluate.main(sys.argv[1:]))
 """
 ONE_IS_SLOW = """
 import os, runpy, time
-from rcnn import scoring
+from rcnn.score import one_pass as scoring
 rank, fill, score = int(os.environ["RANK"]), scoring.fill, scoring._score
 def slow(*arguments):
     time.sleep(0.1 * rank)
@@ -231,7 +235,7 @@ def test_every_plane_is_what_scoring_its_set_alone_gives_also_when_sets_are_cut(
     planes = evaluate.planes(["baseline", "mean"], ["epoch/0"], (2,), True)
     scores = scoring.Scores(tmp_path, planes, 5, 7, "facts").open()
     scoring.fill(scores, tiny_clip, noise, sets, (2,), 0.1, 2, 0)
-    pixels = torch.stack([mssa.views(Image.open(path), 224, (2,)) for path in noise])
+    pixels = torch.stack([views.views(Image.open(path), 224, (2,)) for path in noise])
     features = tiny_clip.encode_views(pixels)
     for plane in planes:
         counts = (2,) if plane.variant == "mssa" else ()
@@ -286,7 +290,7 @@ class Pass:
 
     def is_whole(self, but=()):
         read = [i for i in range(len(self.paths)) if i not in but]
-        pixels = torch.stack([mssa.views(Image.open(self.paths[i]), 4) for i in read])
+        pixels = torch.stack([views.views(Image.open(self.paths[i]), 4) for i in read])
         parts = mssa.score(Colours().encode_views(pixels), torch.eye(3), (), 0.1)
         return np.allclose(self.scores.table[0, read], (sum(parts) / 2).numpy(), rtol=0, atol=1e-6)
 

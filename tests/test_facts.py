@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rcnn.description_generator.facts import Facts, forms, gather
-from rcnn.description_generator.tasks import Attributes, Hierarchy, Scene, Scenes
+from rcnn.describing.facts import Facts, forms, gather
+from rcnn.describing.tasks import Attributes, Hierarchy, Scene, Scenes
 
 
 def hierarchy(narrower=(), broader=()):

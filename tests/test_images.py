@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rcnn.classes import ClassList
 from rcnn.datasets import coco, images
+from rcnn.text.classes import ClassList
 
 NAMES = ["c.jpg", "sub/a.jpg", "b.jpg", "d.jpg"]
 POSITIVE = np.array([[1, 0], [0, 0], [1, 1], [0, 1]], bool)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rcnn import losses
+from rcnn.learn import losses
 
 
 def unit(seed, *shape):

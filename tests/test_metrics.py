@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from rcnn.metrics import average_precision, precision_recall_f1, top_k_counts
+from rcnn.results.metrics import average_precision, precision_recall_f1, top_k_counts
 
 
 def case(seed, images=40, classes=7, values=(-1, 1)):

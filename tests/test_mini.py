@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rcnn import clip, corpus
-from rcnn.classes import ClassList
+from rcnn import clip
 from rcnn.datasets import coco, mini
 from rcnn.datasets.drawing import STYLES, Shape, World, draw
+from rcnn.text import corpus
+from rcnn.text.classes import ClassList
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "data" / "mini"
@@ -37,14 +38,14 @@ def test_every_class_is_a_thing_a_kind_or_a_scene_of_the_drawings_and_a_third_is
 
 
 def test_the_shipped_corpus_follows_from_the_facts(tmp_path):
-    shipped = (DATA / "mini_post_llm.json").read_bytes()
+    shipped = (DATA / "corpus.json").read_bytes()
     code = "import sys, json; sys.argv = ['x']; import compose_mini_corpus as c; print(json.dumps(c.corpus()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == json.loads(shipped)
 
 
 def test_the_shipped_corpus_fits_the_class_list_and_clips_context(classes):
-    samples = corpus.load(DATA / "mini_post_llm.json", classes)
+    samples = corpus.load(DATA / "corpus.json", classes)
     assert torch.bincount(samples.targets).min() >= 50
 
 

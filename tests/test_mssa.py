@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from rcnn import mssa
-from rcnn.image_encoder import ImageFeatures
+from rcnn.clip import image_tower
+from rcnn.clip.image_tower import ImageFeatures
+from rcnn.score import mssa, views
 
 COLOURS = [(20 * i, 255 - 20 * i, (70 * i) % 256) for i in range(9)]
 
@@ -27,21 +28,21 @@ def unit(seed, *shape):
 
 @pytest.mark.parametrize(("counts", "number"), [((), 1), ((2,), 5), ((3,), 10), ((2, 3), 14)])
 def test_there_is_one_view_plus_one_per_snippet_all_of_one_size(counts, number):
-    pixels = mssa.views(Image.new("RGB", (50, 30)), 32, counts)
+    pixels = views.views(Image.new("RGB", (50, 30)), 32, counts)
     assert pixels.shape == (number, 32, 32, 3)
     assert pixels.dtype == torch.uint8
 
 
 @pytest.mark.parametrize(("n", "side"), [(2, 112), (3, 74)])
 def test_snippets_come_row_by_row_and_hold_their_own_box_alone(n, side):
-    pixels = mssa.views(checkers(n, side, 224), 224, (n,))
+    pixels = views.views(checkers(n, side, 224), 224, (n,))
     for i, view in enumerate(pixels[1:]):
         assert view.flatten(0, 1).unique(dim=0).tolist() == [list(COLOURS[i])]
 
 
 def test_three_snippets_a_side_leave_two_pixels_at_the_right_and_bottom():
     image = checkers(3, 74, 224)
-    full, *snippets = mssa.views(image, 224, (3,))
+    full, *snippets = views.views(image, 224, (3,))
     assert (full[:, 222:] == 255).all()
     assert (full[222:] == 255).all()
     assert not any((view == 255).all(-1).any() for view in snippets)
@@ -49,22 +50,22 @@ def test_three_snippets_a_side_leave_two_pixels_at_the_right_and_bottom():
 
 def test_views_of_several_counts_follow_each_other():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
-    both = mssa.views(image, 24, (2, 3))
-    assert torch.equal(both[:5], mssa.views(image, 24, (2,)))
-    assert torch.equal(both[5:], mssa.views(image, 24, (3,))[1:])
+    both = views.views(image, 24, (2, 3))
+    assert torch.equal(both[:5], views.views(image, 24, (2,)))
+    assert torch.equal(both[5:], views.views(image, 24, (3,))[1:])
 
 
 def test_the_image_is_squashed_and_not_cropped():
     image = Image.new("RGB", (100, 20), (255, 0, 0))
     image.paste((0, 0, 255), (50, 0, 100, 20))
-    (view,) = mssa.views(image, 20)
+    (view,) = views.views(image, 20)
     assert view[:, 0].tolist() == [[255, 0, 0]] * 20
     assert view[:, -1].tolist() == [[0, 0, 255]] * 20
 
 
 def test_an_image_of_the_right_size_is_its_own_full_view():
     pixels = np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    assert torch.equal(mssa.views(Image.fromarray(pixels), 16)[0], torch.from_numpy(pixels))
+    assert torch.equal(views.views(Image.fromarray(pixels), 16)[0], torch.from_numpy(pixels))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "CMYK", "P", "LA", "L", "1"])
@@ -73,14 +74,14 @@ def test_images_of_every_mode_are_seen_as_rgb(mode):
     image = Image.new("RGB", (30, 20), colour)
     image = image.quantize(4) if mode == "P" else image.convert(mode)
     assert image.mode == mode
-    pixels = mssa.views(image, 12, (2,))
+    pixels = views.views(image, 12, (2,))
     assert pixels.shape == (5, 12, 12, 3)
     assert (pixels.int() - torch.tensor(colour)).abs().max() <= 2
 
 
 def test_a_grey_image_has_three_equal_channels():
     image = Image.fromarray(np.random.default_rng(2).integers(0, 256, (20, 20), dtype=np.uint8))
-    pixels = mssa.views(image, 12, (2,))
+    pixels = views.views(image, 12, (2,))
     assert torch.equal(pixels[..., 0], pixels[..., 1])
     assert torch.equal(pixels[..., 0], pixels[..., 2])
     assert pixels.float().std() > 1
@@ -88,13 +89,13 @@ def test_a_grey_image_has_three_equal_channels():
 
 def test_transparent_pixels_keep_their_colour():
     image = Image.new("RGBA", (10, 10), (10, 20, 30, 0))
-    assert mssa.views(image, 10)[0, 5, 5].tolist() == [10, 20, 30]
+    assert views.views(image, 10)[0, 5, 5].tolist() == [10, 20, 30]
 
 
 def test_normalise_puts_channels_first_and_subtracts_each_ones_mean():
     pixels = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
     pixels[1, 2, 3] = torch.tensor([255, 51, 0], dtype=torch.uint8)
-    x = mssa.normalise(pixels, (0.5, 0.1, 0.2), (0.5, 0.1, 0.4))
+    x = image_tower.normalise(pixels, (0.5, 0.1, 0.2), (0.5, 0.1, 0.4))
     assert x.shape == (2, 3, 4, 4)
     torch.testing.assert_close(x[1, :, 2, 3], torch.tensor([1.0, 1.0, -0.5]))
     torch.testing.assert_close(x[0, :, 0, 0], torch.tensor([-1.0, -1.0, -0.5]))
@@ -185,13 +186,13 @@ def test_identical_views_score_as_the_full_image_alone_in_the_global_part():
 
 def test_sixteen_bit_greys_keep_their_upper_bits():
     grey = Image.fromarray(np.full((8, 8), 0x8040, np.uint16))
-    assert mssa.views(grey, 4).unique().tolist() == [0x80]
+    assert views.views(grey, 4).unique().tolist() == [0x80]
 
 
 def test_a_palette_with_transparency_is_read_without_a_warning():
     image = Image.new("P", (8, 8), 1)
     image.info["transparency"] = b"\x00\x80"
-    assert mssa.views(image, 4).shape == (1, 4, 4, 3)
+    assert views.views(image, 4).shape == (1, 4, 4, 3)
 
 
 def test_counts_that_do_not_fit_the_views_are_refused():

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rcnn.classes import ClassList
 from rcnn.datasets import nuswide
+from rcnn.text.classes import ClassList
 
 CLASSES = ClassList(("sky", "dog", "airport", "Beach"), 2)
 TAGS = ["nature", "Dog", "beach", "sky"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rcnn import optimise
-from rcnn.prompt_learner import PromptLearner
+from rcnn.learn import optimise
+from rcnn.learn.prompt_learner import PromptLearner
 
 
 def test_the_first_epoch_is_constant_and_then_a_cosine_begins():

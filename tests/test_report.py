@@ -11,10 +11,10 @@ import pytest
 import torch
 import yaml
 
-from rcnn import command, config, evaluate, report
-from rcnn.classes import ClassList
+from rcnn import cli, config, evaluate, report
 from rcnn.datasets.images import ImageSet
-from rcnn.table import LABELS, VARIANTS
+from rcnn.results.table import LABELS, VARIANTS
+from rcnn.text.classes import ClassList
 
 ROOT = Path(__file__).parents[1]
 parsed, listed = map(functools.cache, (yaml.safe_load, ClassList.read))  # most of the time would go into reading these
@@ -80,7 +80,7 @@ def run(tmp_path, capsys, monkeypatch):
                 given = path
             arguments.append(str(given))
         with pytest.raises(SystemExit) as ended:
-            command.run(lambda: report.main(arguments))
+            cli.run(lambda: report.main(arguments))
         stdout, stderr = capsys.readouterr()
         assert ended.value.code == code, stdout + stderr
         assert (stderr == "") if code == 0 else (stdout == "")

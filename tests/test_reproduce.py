@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rcnn.classes import ClassList
+from rcnn.text.classes import ClassList
 
 ROOT = Path(__file__).parents[1]
 QUICK = [
@@ -73,7 +73,7 @@ def test_coco_sh_goes_from_the_official_layout_to_tables_1_and_3_and_does_nothin
 
 def test_nuswide_sh_goes_from_the_official_text_files_to_tables_2_and_3(standins, tmp_path):
     full = ClassList.read(ROOT / "data/nuswide/seen.txt", ROOT / "data/nuswide/unseen.txt")
-    corpus = json.loads((ROOT / "data/nuswide_post_llm.json").read_text())
+    corpus = json.loads((ROOT / "data/nuswide/corpus.json").read_text())
     shown = {"street", "desert", "forest", "furniture", "fruit", "building", "flower", "weather", "kitchen"}
     seen = [n for n in full.names[:925] if n in shown or n in ("nature", "blue", "nikon")]
     unseen = list(full.names[925:])
@@ -109,7 +109,7 @@ def test_the_scripts_teach_and_refuse_what_they_do_not_know():
 
 def test_nuswide_sh_says_what_to_get_when_there_is_no_data(tmp_path):
     refused = bash("nuswide.sh", f"output={tmp_path}/run")
-    if (ROOT / "data/nuswide/Flickr").exists():
+    if (ROOT / "downloads/nuswide/Flickr").exists():
         pytest.skip("NUS-WIDE is here")
     assert refused.returncode == 2
     assert "NUS_WID_Tags" in refused.stderr

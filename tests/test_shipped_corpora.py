@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from rcnn import config, describe
-from rcnn.classes import ClassList
-from rcnn.corpus import load
-from rcnn.description_generator.compose import parse
-from rcnn.description_generator.facts import BANNED, forms
+from rcnn.describing.compose import parse
+from rcnn.describing.facts import BANNED, forms
+from rcnn.text.classes import ClassList
+from rcnn.text.corpus import load
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "data"
 AUTHORS = Path(os.environ.get("RCNN_AUTHORS_CORPUS", DATA / "authors" / "mscoco_post_llm.json"))
-SIZES = {"coco": ("mscoco", 10, 3, 30, 20), "nuswide": ("nuswide", 10, 3, 20, 10)}
+SIZES = {"coco": (10, 3, 30, 20), "nuswide": (10, 3, 20, 10)}
 
 
 @pytest.fixture(autouse=True)
@@ -28,18 +28,17 @@ def no_service(monkeypatch):
 @pytest.fixture(scope="module", params=SIZES)
 def shipped(request):
     """(name of the data set, corpus, report, sizes) of a shipped corpus."""
-    stem, *sizes = SIZES[request.param]
-    corpus, about = (json.loads((DATA / f"{stem}_post_llm.{end}").read_text()) for end in ("json", "about.json"))
-    return request.param, corpus, about, sizes
+    corpus, about = (json.loads((DATA / request.param / f"corpus.{end}").read_text()) for end in ("json", "about.json"))
+    return request.param, corpus, about, SIZES[request.param]
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_a_shipped_corpus_is_rebuilt_from_its_answers_without_a_request(name, tmp_path):
-    stem = f"{SIZES[name][0]}_post_llm"
-    (tmp_path / f"{stem}.answers.jsonl").write_bytes((DATA / f"{stem}.answers.jsonl").read_bytes())
-    assert not describe.main([name, f"output={tmp_path}/{stem}.json"])
-    for end in ("json", "about.json", "answers.jsonl"):
-        assert (tmp_path / f"{stem}.{end}").read_bytes() == (DATA / f"{stem}.{end}").read_bytes()
+    answers = "corpus.answers.jsonl"
+    (tmp_path / answers).write_bytes((DATA / name / answers).read_bytes())
+    assert not describe.main([name, f"output={tmp_path}/corpus.json"])
+    for file in ("corpus.json", "corpus.about.json", answers):
+        assert (tmp_path / file).read_bytes() == (DATA / name / file).read_bytes()
 
 
 def test_a_shipped_corpus_fits_the_class_list_of_its_configuration(shipped):
@@ -77,19 +76,19 @@ def test_no_two_classes_have_the_same_scene(shipped):
 
 @pytest.mark.parametrize(("name", "sense"), [("mouse", "computer"), ("tie", "neck"), ("remote", "hand"), ("orange", "fruit")])
 def test_cocos_ambiguous_classes_have_the_everyday_sense(name, sense):
-    about = json.loads((DATA / "mscoco_post_llm.about.json").read_text())["classes"]
+    about = json.loads((DATA / "coco" / "corpus.about.json").read_text())["classes"]
     assert sense in next(entry["gloss"] for entry in about.values() if entry["name"] == name)
 
 
 @pytest.mark.parametrize("name", ["nikon", "explore", "bravo", "copyright"])
 def test_metadata_has_no_invented_looks(name):
-    about = json.loads((DATA / "nuswide_post_llm.about.json").read_text())["classes"]
+    about = json.loads((DATA / "nuswide" / "corpus.about.json").read_text())["classes"]
     entry = next((e for e in about.values() if e["name"] == name), None)
     assert entry is None or (entry["kind"], entry["attributes"], entry["narrower"]) == ("metadata", 0, 0)
 
 
 def test_all_80_classes_of_coco_are_described(tmp_path):
-    answers = (DATA / "mscoco_post_llm.answers.jsonl").read_bytes()
+    answers = (DATA / "coco" / "corpus.answers.jsonl").read_bytes()
     (tmp_path / "all.answers.jsonl").write_bytes(answers)
     assert not describe.main(["coco", "classes.seen=data/coco/all.txt", "classes.unseen=null", f"output={tmp_path}/all.json"])
     assert len(json.loads((tmp_path / "all.json").read_text())) == 80
@@ -105,7 +104,7 @@ def test_no_long_phrase_and_no_scene_is_shared_with_the_authors_corpus():
         }
 
     theirs = phrases(json.loads(AUTHORS.read_text()), "compat")
-    for stem in ("mscoco", "nuswide"):
-        ours = phrases(json.loads((DATA / f"{stem}_post_llm.json").read_text()), "clean")
+    for name in SIZES:
+        ours = phrases(json.loads((DATA / name / "corpus.json").read_text()), "clean")
         for mine, other in zip(ours, theirs, strict=True):
             assert not mine & other

@@ -8,7 +8,7 @@ from equations import layer_norm, linear
 from torch.nn import functional as F
 
 from rcnn import clip
-from rcnn.prompt_learner import PromptLearner
+from rcnn.learn.prompt_learner import PromptLearner
 
 HEADS, LAYERS, CONTEXT = 2, 3, 77
 

@@ -6,9 +6,9 @@ import time
 from collections import Counter
 from dataclasses import replace
 
-from rcnn.description_generator.answers import Reply
-from rcnn.description_generator.service import PASSING, StopError, UnansweredError
-from rcnn.description_generator.tasks import Failure, advance
+from rcnn.describing.answers import Reply
+from rcnn.describing.service import PASSING, StopError, UnansweredError
+from rcnn.describing.tasks import Failure, advance
 from rcnn.files import write_json
 
 ENDPOINT = "/v1/chat/completions"

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from rcnn import mssa
-from rcnn.datasets.views import batches
 from rcnn.files import write_json
+from rcnn.score import mssa
+from rcnn.score.views import batches
 
 CLASSES_AT_A_TIME = 2048  # columns scored together: bounds the score maps in memory
 

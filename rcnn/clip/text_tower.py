@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rcnn.transformer import blocks
+from rcnn.clip.transformer import blocks
 
 
 class Prefix(NamedTuple):

@@ -6,7 +6,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rcnn.transformer import Attention, blocks
+from rcnn.clip.transformer import Attention, blocks
+
+
+def normalise(pixels, mean, std):
+    """uint8 (…, S, S, 3) pixels -> float32 (…, 3, S, S), in the units the image encoder was trained with."""
+    x = pixels.movedim(-1, -3).float().div(255)
+    mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (mean, std))
+    return (x - mean) / std
 
 
 class ImageFeatures(NamedTuple):

@@ -14,10 +14,9 @@ import torch
 from open_clip.pretrained import _PRETRAINED, download_pretrained, get_pretrained_cfg
 from safetensors import SafetensorError, safe_open
 
-from rcnn import mssa
-from rcnn.image_encoder import ImageEncoder, ImageFeatures
-from rcnn.text_encoder import TextEncoder
-from rcnn.transformer import ACTIVATIONS
+from rcnn.clip.image_tower import ImageEncoder, ImageFeatures, normalise
+from rcnn.clip.text_tower import TextEncoder
+from rcnn.clip.transformer import ACTIVATIONS
 
 HEAD_WIDTH = 64  # of every ViT that OpenAI published; other widths come from open_clip's config or the file's metadata
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
@@ -50,7 +49,7 @@ class Clip:
 
     def encode_views(self, pixels):
         """Views of B images, (B, V, S, S, 3) uint8, to ImageFeatures (B, V, D) and (B, V, N, D)."""
-        images = mssa.normalise(pixels.to(self.device).flatten(0, 1), self.mean, self.std)
+        images = normalise(pixels.to(self.device).flatten(0, 1), self.mean, self.std)
         return ImageFeatures(*(f.unflatten(0, pixels.shape[:2]) for f in self.image(images)))
 
 

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 
 from rcnn import clip
-from rcnn.description_generator.compose import parse
-from rcnn.description_generator.facts import forms
+from rcnn.describing.compose import parse
+from rcnn.describing.facts import forms
 
 FAMILIES = ("narrower", "broader", "attributes", "scenes")
 

@@ -11,8 +11,8 @@ import time
 
 import openai
 
-from rcnn.description_generator.answers import Reply
-from rcnn.description_generator.tasks import Failure, advance
+from rcnn.describing.answers import Reply
+from rcnn.describing.tasks import Failure, advance
 
 PASSING = (408, 409, 425, 429)  # of the 4xx, those worth another try; after the others the next request would fare no better
 OWN_FAULT = (413, 422)  # of this request alone

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from rcnn.losses import pair_loss, reconstruction_loss
+from rcnn.learn.losses import pair_loss, reconstruction_loss
 
 
 def learning_rates(epochs, rate, warmup):

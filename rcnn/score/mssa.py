@@ -1,56 +1,9 @@
-"""Views of an image, and multi-snippet semantic aggregation of their scores (paper 3.5).
+"""Multi-snippet semantic aggregation of the scores of an image's views (paper 3.5); `views` cuts them."""
 
-An image is seen whole and in n × n snippets for every n in `counts`. Views are ordered: the full image, then the
-snippets of counts[0] row by row, then those of counts[1], … In all, V = 1 + Σ n².
-"""
-
-import numpy as np
 import torch
-from PIL import Image
 from torch.nn import functional as F
 
 TEMPERATURE = 1 / 20  # τ_s; the paper names no value, the authors' code divides by this one
-
-
-def views(image, size, counts=()):
-    """The full image and its snippets, as the authors cut them.
-
-    Args:
-        image: PIL image, any mode; seen as RGB.
-        size: S, side of the encoder's input in pixels. Images are squashed, not cropped.
-        counts: snippets on a side, such as (2, 3) for 4 + 9 snippets.
-
-    Returns:
-        (V, S, S, 3) uint8 tensor.
-    """
-    image = to_rgb(image)
-    out = [image.resize((size, size), Image.Resampling.BILINEAR)]
-    if counts:
-        square = image.resize((size, size), Image.Resampling.BICUBIC)
-    for n in counts:
-        side = size // n  # n = 3 leaves 2 of 224 pixels at the right and bottom
-        for row in range(n):
-            for column in range(n):
-                left, top = column * side, row * side
-                snippet = square.crop((left, top, left + side, top + side))
-                out.append(snippet.resize((size, size), Image.Resampling.BILINEAR))
-    return torch.from_numpy(np.stack([np.asarray(view) for view in out]))
-
-
-def to_rgb(image):
-    """The image as RGB: transparency is dropped, 16-bit greys keep their upper 8 bits, EXIF rotation is ignored."""
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def normalise(pixels, mean, std):
-    """uint8 (…, S, S, 3) pixels -> float32 (…, 3, S, S), in the units the image encoder was trained with."""
-    x = pixels.movedim(-1, -3).float().div(255)
-    mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (mean, std))
-    return (x - mean) / std
 
 
 def pool_scores(scores, temperature=TEMPERATURE):
