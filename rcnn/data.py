@@ -11,6 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from rcnn import cli, clip, config, evaluate
+from rcnn.files import file_sha256
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList
 
@@ -36,7 +37,7 @@ def check(settings, decode=False):
 
     def weights():
         path = clip.find_weights(settings.clip.model, settings.clip.pretrained, settings.clip.weights)
-        return f"{path}, SHA-256 {clip.file_sha256(path)}"
+        return f"{path}, SHA-256 {file_sha256(path)}"
 
     def lists():
         nonlocal classes

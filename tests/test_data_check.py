@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import open_clip
 import pytest
 
-from rcnn import cli, clip, data
+from rcnn import cli, data
 from rcnn.datasets import mini
+from rcnn.files import file_sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ["CLIP's weights", "classes", "text corpus", "images and labels"]
@@ -96,7 +98,7 @@ def test_every_part_says_what_it_found(check):
     code, found, _ = check()
     assert code == 0
     weights = ROOT / "data" / "mini" / "clip.safetensors"
-    assert found["CLIP's weights"] == ("ok", f"{weights}, SHA-256 {clip.file_sha256(weights)}")
+    assert found["CLIP's weights"] == ("ok", f"{weights}, SHA-256 {file_sha256(weights)}")
     assert found["classes"] == ("ok", "56 seen, 28 unseen")
     corpus = json.loads((ROOT / "data" / "mini" / "corpus.json").read_text())
     sentences = sum(len(entry["candidate_sentences"]) for entry in corpus.values())
@@ -127,7 +129,7 @@ def test_weights_that_cannot_be_downloaded_are_missing(check, monkeypatch):
     def no_network(*_, **__):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(clip, "download_pretrained", no_network)
+    monkeypatch.setattr(open_clip, "download_pretrained", no_network)
     checked = check("clip.model=ViT-B-16-quickgelu", "clip.pretrained=openai", "clip.weights=null")
     expect_missing(checked, "CLIP's weights", "no route to host", "On a machine with internet fetch https://")
 
