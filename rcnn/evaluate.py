@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from rcnn import checkpoint, cli, config
-from rcnn.datasets import coco, mini, nuswide
+from rcnn import checkpoint, cli, config, datasets
 from rcnn.files import write_json
 from rcnn.results import metrics, table
 from rcnn.score import one_pass as scoring
@@ -314,16 +313,8 @@ def seconds(clock, began):
 
 def read_dataset(settings, classes):
     """ImageSet that the dataset section of a Config describes; the mini benchmark is drawn first if it is not there."""
-    dataset = settings.dataset
-    if not dataset.annotations or not dataset.images:
-        raise ValueError("dataset.images and dataset.annotations: expected the images and their labels, got null")
-    if dataset.kind == "mini":
-        mini.prepare(dataset.images, dataset.annotations, dataset.count)
-    reader = nuswide if dataset.kind == "nuswide" else coco
-    return reader.read(
-        dataset.annotations, dataset.images, classes, settings.cache,
-        keep_unlabelled=dataset.keep_unlabelled, allow_missing=dataset.allow_missing,
-    )  # fmt: skip
+    datasets.prepare(settings.dataset)
+    return datasets.read(settings.dataset, classes, settings.cache)
 
 
 def versions():
