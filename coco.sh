@@ -14,25 +14,20 @@
 
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "$0")"
-steps="data check train evaluate report" config=configs/coco.yaml run=outputs/coco
+config=configs/coco.yaml
 source scripts/steps.sh
-source scripts/environment.sh run
 
 # the images and labels of the paper's test set; nothing to do where the pairs name others
-if wanted data; then
-  case " ${pairs[*]-} " in
-    *" dataset.images="*) echo "the configuration names other images" ;;
-    *)
-      # nothing there, or a download or an unpacking that was broken off
-      if [ ! -e downloads/coco/val2014 ] || [ ! -e downloads/coco/annotations ] || compgen -G "downloads/coco/*.zip*" > /dev/null; then
-        python scripts/prepare_coco.py
-      fi
-      ;;
+get_data() {
+  case "$images" in
+    */downloads/coco/val2014) python scripts/prepare_coco.py ;;
+    *) echo "the configuration names other images: $images" ;;
   esac
-fi
-if wanted check; then python -m rcnn.data check --config "$config" ${pairs[@]+"${pairs[@]}"}; fi
+}
+step data get_data
+step check python -m rcnn.data check --config "$config" "$@"
 # text alone: 65 classes, their descriptions, CLIP's text encoder
-if wanted train; then python -m rcnn.train --no-evaluate --config "$config" ${pairs[@]+"${pairs[@]}"}; fi
+step train python -m rcnn.train --no-evaluate --config "$config" "$@"
 # images: every row of the tables, and every epoch, from one pass of CLIP's image encoder
-if wanted evaluate; then python -m rcnn.evaluate "$run" ${later[@]+"${later[@]}"}; fi
-if wanted report; then python -m rcnn.report "$run" --write "$run"; fi
+step evaluate python -m rcnn.evaluate "$run" "$@"
+step report python -m rcnn.report "$run" --write "$run"

@@ -14,20 +14,20 @@
 
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "$0")"
-steps="data check train evaluate report" config=configs/nuswide.yaml run=outputs/nuswide
+config=configs/nuswide.yaml
 source scripts/steps.sh
-source scripts/environment.sh run
 
-# the test images, their tags and labels; nothing to do where the pairs name others
-if wanted data; then
-  case " ${pairs[*]-} " in
-    *" dataset.images="*) echo "the configuration names other images" ;;
-    *) [ -d downloads/nuswide/Flickr ] || { python scripts/prepare_nuswide.py --help >&2; exit 2; } ;;
-  esac
-fi
-if wanted check; then python -m rcnn.data check --config "$config" ${pairs[@]+"${pairs[@]}"}; fi
+# the test images, their tags and labels
+look_for_data() {
+  [ -d "$images" ] || {
+    echo "error: NUS-WIDE's images are not in $images; python scripts/prepare_nuswide.py --help says how to get them" >&2
+    return 2
+  }
+}
+step data look_for_data
+step check python -m rcnn.data check --config "$config" "$@"
 # text alone: 1,006 classes, their descriptions, CLIP's text encoder
-if wanted train; then python -m rcnn.train --no-evaluate --config "$config" ${pairs[@]+"${pairs[@]}"}; fi
+step train python -m rcnn.train --no-evaluate --config "$config" "$@"
 # images: every row of the tables, and every epoch, from one pass of CLIP's image encoder
-if wanted evaluate; then python -m rcnn.evaluate "$run" ${later[@]+"${later[@]}"}; fi
-if wanted report; then python -m rcnn.report "$run" --write "$run"; fi
+step evaluate python -m rcnn.evaluate "$run" "$@"
+step report python -m rcnn.report "$run" --write "$run"

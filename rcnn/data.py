@@ -1,33 +1,34 @@
 """What a configuration needs and what of it is there: `python -m rcnn.data check --config configs/coco.yaml`.
 
 Looks at CLIP's weights (and fetches them if they are nowhere yet), the class lists, the text corpus, the labels and the
-images, and says for each what is missing and the next command. The exit code is 0 if everything is there.
+images, and says for each what is missing and the next command. The exit code is 0 if nothing is missing.
 """
 
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 from tqdm import tqdm
 
-from rcnn import cli, clip, config, evaluate
+from rcnn import cli, clip, config, datasets
 from rcnn.files import file_sha256
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList
 
-HINTS = {
-    "coco": "python scripts/prepare_coco.py downloads MS-COCO, or links a copy (--folder)",
-    "nuswide": "python scripts/prepare_nuswide.py says what to get, or links a copy (--folder)",
-    "mini": "python -m rcnn.train --config configs/mini.yaml draws it",
-}
 
+def check(settings: config.Config, decode: bool = False) -> bool:
+    """Print one line for each part that a configuration needs; return whether nothing is missing.
 
-def check(settings, decode=False):
-    """Print one line for each part that a Config needs; return whether all are there."""
+    Args:
+        settings: the whole configuration.
+        decode: also decode every image.
+    """
     good = True
     classes = None
 
-    def part(name, look, hint):
+    def part(name: str, look: Callable[[], str], hint: str) -> None:
         nonlocal good
         try:
             print(f"ok       {name}: {look()}")
@@ -35,21 +36,23 @@ def check(settings, decode=False):
             good = False
             print(f"MISSING  {name}: {error}\n{hint}".replace("\n", "\n         "))
 
-    def weights():
+    def weights() -> str:
         path = clip.find_weights(settings.clip.model, settings.clip.pretrained, settings.clip.weights)
         return f"{path}, SHA-256 {file_sha256(path)}"
 
-    def lists():
+    def lists() -> str:
         nonlocal classes
         classes = ClassList.read(settings.classes.seen, settings.classes.unseen)
         return f"{classes.seen} seen, {len(classes) - classes.seen} unseen"
 
-    def text():
+    def text() -> str:
         read = corpus.load(settings.corpus.path, classes)
         return f"{settings.corpus.path}, {len(read.sentences):,} sentences, fingerprint {read.fingerprint[:16]}"
 
-    def labels():
-        images = evaluate.read_dataset(settings, classes)
+    def labels() -> str:
+        if not datasets.is_prepared(settings.dataset):
+            return "not drawn yet, which the first training does"
+        images = datasets.read(settings.dataset, classes, settings.cache)
         lines = [f"{len(images.paths):,} images, {images.left_out:,} without a positive label not used"]
         if images.missing:
             lines.append(
@@ -57,10 +60,9 @@ def check(settings, decode=False):
             )
         for task, first in classes.tasks.items():
             positive = images.labels[:, first:] == 1
-            count = int(positive.any(1).sum())
-            line = f"{task.upper()}: {count:,} images, {positive.sum().item() / max(count, 1):.3f} positives each"
-            expected = settings.dataset.expected(task)
-            lines.append(line + (f"; EXPECTED {expected:,}" if expected not in (None, count) else ""))
+            found, expected = int(positive.any(1).sum()), settings.dataset.expected(task)
+            line = f"{task.upper()}: {found:,} images, {positive.sum().item() / max(found, 1):.3f} positives each"
+            lines.append(line + (f"; EXPECTED {expected:,}" if expected not in (None, found) else ""))
         if decode:
             lines.append(broken_images(images.paths, settings.evaluate.workers, settings.dataset.allow_missing))
         return "\n         ".join(lines)
@@ -71,39 +73,51 @@ def check(settings, decode=False):
         return False
     part("text corpus", text, "python -m rcnn.describe makes one for any class list")
     if settings.dataset.annotations:
-        part("images and labels", labels, HINTS[settings.dataset.kind])
+        part("images and labels", labels, datasets.DATASETS[settings.dataset.kind].missing)
     else:
         print("-        images and labels: none asked for (dataset.annotations is null)")
     return good
 
 
-def broken_images(paths, workers, allowed=False):
-    """Decode every image; returns how many are fine, or ValueError with those that are not, unless that is `allowed`."""
+def broken_images(paths: Sequence[Path], workers: int, allowed: bool = False) -> str:
+    """Decode every image.
+
+    Args:
+        paths: image files.
+        workers: processes that decode.
+        allowed: broken images are no error.
+
+    Returns:
+        a line on how many are fine, or which are broken.
+
+    Raises:
+        ValueError: some cannot be read, and that is not allowed; their number and the first ten.
+    """
     loader = torch.utils.data.DataLoader(_Decoded(paths), 64, num_workers=workers, collate_fn=_reasons)
     broken = [why for batch in tqdm(loader, "decode", unit="batch", delay=2) for why in batch]
-    if broken:
-        said = f"{len(broken)} of {len(paths)} images cannot be read:\n  " + "\n  ".join(broken[:10])
-        if allowed:
-            return f"{said}\n  which dataset.allow_missing lets pass"
-        raise ValueError(said)
-    return f"all {len(paths):,} decoded"
+    if not broken:
+        return f"all {len(paths):,} decoded"
+    listed = f"{len(broken)} of {len(paths)} images cannot be read:\n  " + "\n  ".join(broken[:10])
+    if not allowed:
+        raise ValueError(listed)
+    return f"{listed}\n  which dataset.allow_missing lets pass"
 
 
-def _reasons(items):
-    """Those of a batch that are not None; a function of the module, so that worker processes can be started anew."""
+def _reasons(items: Sequence[str | None]) -> list[str]:
+    """Those of a batch that are not None; a function of the module, so that it is picklable."""
     return [item for item in items if item]
 
 
 class _Decoded(torch.utils.data.Dataset):
     """Why an image cannot be decoded, or None."""
 
-    def __init__(self, paths):
+    def __init__(self, paths: Sequence[Path]):
         self.paths = paths
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> str | None:
         try:
             with Image.open(self.paths[index]) as image:
                 image.load()
@@ -112,7 +126,7 @@ class _Decoded(torch.utils.data.Dataset):
         return None
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser("data", __doc__)
     parser.add_argument("action", choices=["check"], help="what to do")
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML configuration; see configs/")
@@ -121,7 +135,7 @@ def main(argv=None):
     args = parser.parse_intermixed_args(argv)
     complete = check(config.load(args.config, args.overrides), args.decode)
     if complete:
-        print(f"next: python -m rcnn.train --config {Path(args.config)}")
+        print(f"next: python -m rcnn.train --config {shlex.join([args.config, *args.overrides])}")
     return 0 if complete else 1
 
 

@@ -10,9 +10,11 @@ only classes that it can draw ever occur: enough to run coco.sh and nuswide.sh f
 
 import argparse
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -24,7 +26,7 @@ from rcnn.files import replace_file, write_json
 from rcnn.text.classes import ClassList
 
 
-def pictures(count, seed):
+def pictures(count: int, seed: int) -> Iterator[tuple[int, Image.Image, list[str]]]:
     """(number, image, names of what it shows) of each picture."""
     world = World.load(DRAWINGS)
     for i in range(count):
@@ -32,13 +34,14 @@ def pictures(count, seed):
         yield i, picture.image, sorted(picture.labels())
 
 
-def save(image, path):
+def save(image: Image.Image, path: Path) -> None:
+    """Write a JPEG file."""
     with replace_file(path) as file:
         image.save(file, "JPEG", quality=90)
 
 
-def coco(folder, count, names, seed=1):
-    """A tree in MS-COCO's layout; `names`: the categories, numbered with gaps as in COCO."""
+def coco(folder: Path, count: int, names: Sequence[str], seed: int = 1) -> None:
+    """Write a tree in MS-COCO's layout; `names`: the categories, numbered with gaps as in COCO."""
     number = {name: i + 1 + i // 10 for i, name in enumerate(names)}
     images, annotations = [], []
     for i, image, shown in pictures(count, seed):
@@ -57,8 +60,8 @@ def coco(folder, count, names, seed=1):
     write_json(folder / "annotations" / "instances_val2014.json", {**content, "categories": categories})
 
 
-def nuswide(folder, count, tags, concepts, seed=2):
-    """A tree in NUS-WIDE's layout; a third of the images is for training, the rest for testing."""
+def nuswide(folder: Path, count: int, tags: Sequence[str], concepts: Sequence[str], seed: int = 2) -> None:
+    """Write a tree in NUS-WIDE's layout; a third of the images is for training, the rest for testing."""
     names, shown = [], []
     for i, image, labels in pictures(count, seed):
         place = (labels[0] if labels else "none").replace(" ", "")
@@ -66,7 +69,7 @@ def nuswide(folder, count, tags, concepts, seed=2):
         save(image, folder / "Flickr" / place / names[-1].split("\\")[1])
         shown.append({form for label in labels for form in (label, f"{label}s")})
 
-    def write(path, lines):
+    def write(path: str, lines: Iterable[str | int]) -> None:
         with replace_file(folder / path) as file:
             file.write("".join(f"{line}\r\n" for line in lines).encode())
 
@@ -80,7 +83,7 @@ def nuswide(folder, count, tags, concepts, seed=2):
         write(f"Groundtruth/AllLabels/Labels_{concept}.txt", [int(concept in s) for s in shown])
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=60, help="pictures in each (default: 60)")

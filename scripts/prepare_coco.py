@@ -9,6 +9,7 @@ Interrupted, the same command goes on. Afterwards: bash coco.sh
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +31,7 @@ ARCHIVES = (  # sizes and MD5 as the server and many users of the files report t
 )
 
 
-def link(folder, root):
+def link(folder: str | Path, root: Path) -> None:
     """Make `root` show the images and annotations of `folder`, by symbolic links."""
     sources = {name: (Path(folder) / name).resolve() for name in ("val2014", "annotations")}
     for name, source in sources.items():
@@ -47,13 +48,15 @@ def link(folder, root):
             (root / name).symlink_to(source, target_is_directory=True)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--root", type=Path, default=ROOT / "downloads" / "coco", help="where to put it (default: downloads/coco)"
     )
     parser.add_argument("--folder", help="a folder with val2014/ and annotations/ to link to, instead of downloading")
-    parser.add_argument("--keep", action="store_true", help="keep the zip files after unpacking")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the zip files after unpacking; they are checked anew each time"
+    )
     args = parser.parse_args(argv)
     if args.folder:
         link(args.folder, args.root)
@@ -62,15 +65,17 @@ def main(argv=None):
     print(f"MS-COCO is in {args.root}; next: bash coco.sh")
 
 
-def download(archives, root, keep=False):
-    """Fetch and unpack what is not there yet; a mark beside the files says that an archive was unpacked in full."""
+def download(archives: Sequence[Archive], root: Path, keep: bool = False) -> None:
+    """Fetch and unpack what is not there yet.
+
+    An archive is removed when all of it is unpacked, so files without their archive beside them are complete.
+    """
     for archive in archives:
-        mark = root / f".{archive.name}.unpacked"
-        if mark.exists() and (root / archive.wanted).exists():
+        begun = any((root / name).exists() for name in (archive.name, f"{archive.name}.part"))
+        if (root / archive.wanted).exists() and not begun:
             continue
         path = fetch(archive, root)
-        count = unpack(path, archive.wanted, root)
-        mark.write_text(f"{count} files\n")
+        unpack(path, archive.wanted, root)
         if not keep:
             path.unlink()
 

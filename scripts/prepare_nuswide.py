@@ -15,6 +15,7 @@ The text files take 0.7 GB, the 269,648 images some 20 GB or more, depending on 
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +26,7 @@ from rcnn.datasets import nuswide
 from rcnn.text.classes import ClassList
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where the text files and the folder Flickr are")
     parser.add_argument(

@@ -1,32 +1,44 @@
-# Sourced by coco.sh and nuswide.sh: reads --help, --skip STEP and key=value pairs into
-#   pairs             all of them
-#   later             those that rcnn.evaluate takes
-#   run               the folder of the run
-# and gives `wanted STEP`: whether a step was not skipped.
-pairs=() later=()
-skipped=" "
-usage() {
-  sed -n '2,/^$/s/^# \{0,1\}//p' "${0##*/}"
-}
+# Sourced by coco.sh and nuswide.sh, which name their `config`. Reads --help, --skip STEP and key=value pairs, goes to an
+# environment in which everything is installed, and leaves
+#   "$@"              the pairs
+#   run, images       the folders that the configuration and the pairs name
+#   step NAME …       runs the command … unless the step was skipped
+steps="data check train evaluate report" pairs=() skipped=" "
 while [ $# -gt 0 ]; do
   case "$1" in
-    -h | --help) usage; exit 0 ;;
-    --skip) skipped+="${2:?--skip needs the name of a step} "; shift ;;
+    -h | --help) sed -n '2,/^$/s/^# \{0,1\}//p' "${0##*/}"; exit 0 ;;
+    --skip)
+      case " $steps " in
+        *" ${2-} "*) skipped+="$2 " ;;
+        *) echo "error: --skip ${2-}: the steps are $steps" >&2; exit 2 ;;
+      esac
+      shift
+      ;;
     *=*) pairs+=("$1") ;;
     *) echo "error: expected --skip STEP or key=value, got $1; see --help" >&2; exit 2 ;;
   esac
   shift
 done
-for step in $skipped; do
-  case " $steps " in *" $step "*) ;; *) echo "error: --skip $step: the steps are $steps" >&2; exit 2 ;; esac
-done
-wanted() {
-  case "$skipped" in *" $1 "*) echo "== $1: skipped"; return 1 ;; esac
-  echo "== $1"
+set -- ${pairs[@]+"${pairs[@]}"} # an empty array is an error in bash 3
+source scripts/environment.sh run
+
+folders="$(python - "$config" "$@" << 'END'
+import sys
+from rcnn import config
+
+try:
+    settings = config.load(sys.argv[1], sys.argv[2:])
+except (ValueError, OSError) as error:
+    sys.exit(f"error: {error}")
+print(settings.output, settings.dataset.images, sep="\n")
+END
+)" || exit 2
+{ read -r run; read -r images; } <<< "$folders"
+
+step() {
+  local name="$1"
+  shift
+  case "$skipped" in *" $name "*) echo "== $name: skipped"; return ;; esac
+  echo "== $name"
+  "$@"
 }
-for pair in ${pairs[@]+"${pairs[@]}"}; do
-  case "$pair" in
-    output=*) run="${pair#output=}" ;;
-    device=* | cache=* | dataset.* | evaluate.* | clip.weights=* | clip.trust_torchscript=*) later+=("$pair") ;;
-  esac
-done

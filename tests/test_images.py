@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from rcnn import datasets
+from rcnn.config import DatasetConfig
 from rcnn.datasets import coco, images
 from rcnn.text.classes import ClassList
 
 NAMES = ["c.jpg", "sub/a.jpg", "b.jpg", "d.jpg"]
-POSITIVE = np.array([[1, 0], [0, 0], [1, 1], [0, 1]], bool)
+LABELS = np.array([[1, -1], [0, -1], [1, 1], [0, 1]], np.int8)
 LEAVING = ["../x.jpg", "a/../../x.jpg", "a/..", "/x.jpg", "C:/x.jpg", "C:x.jpg"]
 CLASSES = ClassList(("dog", "Cat"), 1)
 
@@ -32,32 +35,34 @@ def root(tmp_path):
     return tmp_path / "images"
 
 
-def test_images_with_a_label_are_used_in_the_order_given(root):
-    found = images.select(NAMES, POSITIVE, str(root))
+def test_images_with_a_positive_label_are_used_in_the_order_given_and_unknown_labels_stay_unknown(root):
+    found = images.select(NAMES, LABELS, str(root))
+    assert found.labels.dtype == torch.int8
     assert found.paths == [root / name for name in ("c.jpg", "b.jpg", "d.jpg")]
-    assert found.labels.tolist() == [[1, -1], [1, 1], [-1, 1]]
+    assert found.labels.tolist() == [[1, -1], [1, 1], [0, 1]]
     assert (found.left_out, found.missing) == (1, ())
 
 
 def test_images_without_a_label_are_kept_when_asked(root):
-    found = images.select(NAMES, POSITIVE, root, keep_unlabelled=True)
+    found = images.select(NAMES, LABELS, root, keep_unlabelled=True)
     assert names_in(root, found.paths) == NAMES
-    assert found.labels.tolist() == [[1, -1], [-1, -1], [1, 1], [-1, 1]]
+    assert found.labels.tolist() == [[1, -1], [0, -1], [1, 1], [0, 1]]
     assert (found.left_out, found.missing) == (0, ())
 
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_labels_without_a_positive_one_are_refused(root, keep):
-    for names, positive in ((NAMES, np.zeros((4, 2), bool)), ([], np.zeros((0, 2), bool))):
+    negative = np.full((4, 2), -1, np.int8)
+    for names, labels in ((NAMES, negative), (NAMES, 0 * negative), ([], negative[:0])):
         with pytest.raises(ValueError, match="no image has a positive label of these classes"):
-            images.select(names, positive, root, keep_unlabelled=keep)
+            images.select(names, labels, root, keep_unlabelled=keep)
 
 
 def test_missing_images_stop_with_their_count_the_first_ten_and_the_way_out(tmp_path):
     names = [f"{i:02}.jpg" for i in range(14)]
     touch(tmp_path, ["00.jpg", "07.jpg"])
     with pytest.raises(FileNotFoundError) as error:
-        images.select(names, np.ones((14, 1), bool), tmp_path)
+        images.select(names, np.ones((14, 1), np.int8), tmp_path)
     message = str(error.value)
     assert message.startswith(f"12 of 14 images are missing under {tmp_path} (dataset.images)")
     assert [name for name in names if name in message] == [n for n in names if n not in ("00.jpg", "07.jpg")][:10]
@@ -66,31 +71,31 @@ def test_missing_images_stop_with_their_count_the_first_ten_and_the_way_out(tmp_
 
 def test_a_missing_image_that_is_not_used_does_not_matter(root):
     (root / NAMES[1]).unlink()
-    assert len(images.select(NAMES, POSITIVE, root).paths) == 3
+    assert len(images.select(NAMES, LABELS, root).paths) == 3
     with pytest.raises(FileNotFoundError, match="1 of 4 images are missing"):
-        images.select(NAMES, POSITIVE, root, keep_unlabelled=True)
+        images.select(NAMES, LABELS, root, keep_unlabelled=True)
 
 
 def test_a_folder_named_like_an_image_is_a_missing_image(root):
     (root / "b.jpg").unlink()
     (root / "b.jpg").mkdir()
     with pytest.raises(FileNotFoundError, match="1 of 3 images are missing"):
-        images.select(NAMES, POSITIVE, root)
+        images.select(NAMES, LABELS, root)
 
 
 @pytest.mark.parametrize(("keep", "left_out"), [(False, 1), (True, 0)])
 def test_missing_images_are_left_out_and_listed_when_allowed(root, keep, left_out):
     for name in ("sub/a.jpg", "b.jpg"):
         (root / name).unlink()
-    found = images.select(NAMES, POSITIVE, root, keep_unlabelled=keep, allow_missing=True)
+    found = images.select(NAMES, LABELS, root, keep_unlabelled=keep, allow_missing=True)
     assert names_in(root, found.paths) == ["c.jpg", "d.jpg"]
-    assert found.labels.tolist() == [[1, -1], [-1, 1]]
+    assert found.labels.tolist() == [[1, -1], [0, 1]]
     assert found.left_out == left_out
     assert [Path(name).name for name in found.missing] == (["a.jpg", "b.jpg"] if keep else ["b.jpg"])
 
 
 def test_allowing_missing_images_changes_nothing_when_none_is(root):
-    strict, lenient = (images.select(NAMES, POSITIVE, root, allow_missing=allowed) for allowed in (False, True))
+    strict, lenient = (images.select(NAMES, LABELS, root, allow_missing=allowed) for allowed in (False, True))
     assert strict.paths == lenient.paths
     assert strict.labels.equal(lenient.labels)
     assert lenient.missing == ()
@@ -99,7 +104,7 @@ def test_allowing_missing_images_changes_nothing_when_none_is(root):
 @pytest.mark.parametrize(("allowed", "message"), [(False, "4 of 4 images are missing"), (True, "none of the 4 images is")])
 def test_a_folder_without_any_of_the_images_is_refused_even_if_missing_ones_are_allowed(tmp_path, allowed, message):
     with pytest.raises(FileNotFoundError, match=rf"{message} under .*\(dataset\.images\)"):
-        images.select(NAMES, np.ones((4, 2), bool), tmp_path / "nowhere", allow_missing=allowed)
+        images.select(NAMES, np.ones((4, 2), np.int8), tmp_path / "nowhere", allow_missing=allowed)
 
 
 @pytest.mark.parametrize("allowed", [False, True])
@@ -107,27 +112,27 @@ def test_a_folder_without_any_of_the_images_is_refused_even_if_missing_ones_are_
 def test_a_name_that_leaves_the_folder_is_refused_even_if_missing_ones_are_allowed(root, name, allowed):
     touch(root.parent, ["x.jpg"])
     with pytest.raises(ValueError, match=f"file name '{name}' leads out of the image folder"):
-        images.select([*NAMES[:3], name], POSITIVE, root, allow_missing=allowed)
+        images.select([*NAMES[:3], name], LABELS, root, allow_missing=allowed)
 
 
 class Parser:
     """A source file with a cache beside it, and how often the source was parsed."""
 
-    def __init__(self, folder, names=NAMES, positive=POSITIVE):
-        self.names, self.positive, self.calls = names, positive, 0
+    def __init__(self, folder, names=NAMES, labels=LABELS):
+        self.names, self.labels, self.calls = names, labels, 0
         self.source, self.cache = folder / "labels.txt", folder / "cache" / "labels"
         self.source.write_text("the labels")
 
     def parse(self):
         self.calls += 1
-        return self.names, self.positive
+        return self.names, self.labels
 
-    def get(self, facts="facts", sources=None):
+    def get(self, metadata="metadata", sources=None):
         """Read, check what was read, and return how often the source was parsed so far."""
-        names, positive = images.remember(self.cache, sources or [self.source], facts, self.parse)
+        names, labels = images.remember(self.cache, sources or [self.source], metadata, self.parse)
         assert names == self.names
-        assert positive.dtype == bool
-        np.testing.assert_array_equal(positive, self.positive)
+        assert labels.dtype == np.int8
+        np.testing.assert_array_equal(labels, self.labels)
         return self.calls
 
 
@@ -144,8 +149,16 @@ def test_labels_are_parsed_once(parser):
 @pytest.mark.parametrize("shape", [(1, 1), (3, 3), (5, 7), (8, 2), (2, 0), (0, 3)])
 def test_labels_of_any_shape_come_back_as_they_were(tmp_path, shape):
     names = [f"Ünï/{i}.jpg" for i in range(shape[0])]
-    parser = Parser(tmp_path, names, np.random.default_rng(0).random(shape) < 0.5)
+    parser = Parser(tmp_path, names, np.random.default_rng(0).integers(-1, 2, shape, np.int8))
     assert [parser.get() for _ in range(2)] == [1, 1]
+
+
+def test_a_kept_label_takes_two_bits(tmp_path):
+    labels = np.random.default_rng(0).integers(-1, 2, (500, 400), np.int8)
+    parser = Parser(tmp_path, [f"{i:03}.jpg" for i in range(500)], labels)
+    assert [parser.get() for _ in range(2)] == [1, 1]
+    (path,) = parser.cache.iterdir()
+    assert path.stat().st_size < labels.size / 4 + 20 * len(labels)
 
 
 def test_labels_are_parsed_again_when_a_source_has_another_size(parser):
@@ -168,9 +181,9 @@ def test_labels_are_parsed_again_for_other_sources(parser, tmp_path):
     assert [parser.get(), parser.get(sources=[parser.source, tmp_path / "more.txt"])] == [1, 2]
 
 
-def test_labels_are_parsed_again_for_other_facts_and_both_are_kept(parser):
-    facts = (["dog", "cat"], ["cat", "dog"], [1, "dog", "cat"])
-    assert [parser.get(fact) for fact in facts * 2] == [1, 2, 3, 3, 3, 3]
+def test_labels_are_parsed_again_for_other_metadata_and_all_are_kept(parser):
+    metadata = (["dog", "cat"], ["cat", "dog"], [1, "dog", "cat"])
+    assert [parser.get(entry) for entry in metadata * 2] == [1, 2, 3, 3, 3, 3]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +203,7 @@ def test_a_source_that_cannot_be_parsed_leaves_no_cache_file(parser):
         raise ValueError("no labels")
 
     with pytest.raises(ValueError, match="no labels"):
-        images.remember(parser.cache, [parser.source], "facts", fail)
+        images.remember(parser.cache, [parser.source], "metadata", fail)
     assert not parser.cache.exists()
     assert parser.get() == 1
 
@@ -199,6 +212,10 @@ def test_without_a_cache_folder_labels_are_parsed_each_time_and_nothing_is_writt
     parser.cache = None
     assert [parser.get() for _ in range(2)] == [1, 2]
     assert list(tmp_path.iterdir()) == [parser.source]
+
+
+def read_coco(path, folder, classes=CLASSES, cache=None, **selection):
+    return datasets.read(DatasetConfig(kind="coco", annotations=str(path), images=str(folder), **selection), classes, cache)
 
 
 @pytest.fixture
@@ -221,7 +238,7 @@ def read(tmp_path, content):
 
     def write_and_read(other=None, classes=CLASSES, **options):
         path.write_text(json.dumps(content) if other is None else other, encoding="utf-8")
-        return coco.read(path, tmp_path, classes, **options)
+        return read_coco(path, tmp_path, classes, **options)
 
     return write_and_read
 
@@ -231,6 +248,13 @@ def test_coco_images_come_in_order_of_id_with_columns_in_order_of_classes(read, 
     assert names_in(tmp_path, found.paths) == ["03.jpg", "20.jpg"]
     assert found.labels.tolist() == [[-1, 1], [1, -1]]
     assert found.left_out == 1
+
+
+def test_a_group_of_objects_counts_as_a_positive_label(read, content):
+    before = read().labels
+    content["annotations"].append({"id": 9, "image_id": 3, "category_id": 1, "iscrowd": 1})
+    assert before.tolist() == [[-1, 1], [1, -1]]
+    assert read().labels.tolist() == [[1, 1], [1, -1]]
 
 
 def test_options_of_the_selection_are_passed_on(read, tmp_path):
@@ -265,7 +289,7 @@ def test_an_annotation_file_cut_within_a_character_is_refused(tmp_path):
     path = tmp_path / "instances.json"
     path.write_bytes('{"info": "é'.encode()[:-1])
     with pytest.raises(ValueError, match=r"instances\.json is not JSON, perhaps only half downloaded"):
-        coco.read(path, tmp_path, CLASSES)
+        read_coco(path, tmp_path)
 
 
 @pytest.mark.parametrize("key", ["images", "annotations", "categories"])
@@ -292,18 +316,18 @@ def test_an_annotation_file_that_is_not_there_is_named_even_with_a_cache(read, t
     read(cache=tmp_path / "cache")
     (tmp_path / "instances.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no annotation file .*instances\.json \(dataset\.annotations\)"):
-        coco.read(tmp_path / "instances.json", tmp_path, CLASSES, cache=tmp_path / "cache")
+        read_coco(tmp_path / "instances.json", tmp_path, cache=tmp_path / "cache")
 
 
 def test_coco_is_opened_once_for_the_same_file_and_classes(read, tmp_path, monkeypatch):
     opened, opener = [], coco.COCO
     monkeypatch.setattr(coco, "COCO", lambda path: opened.append(path) or opener(path))
     first = read(cache=tmp_path / "cache")
-    again = coco.read(tmp_path / "instances.json", tmp_path, CLASSES, cache=tmp_path / "cache")
+    again = read_coco(tmp_path / "instances.json", tmp_path, cache=tmp_path / "cache")
     assert len(opened) == 1
     assert again.paths == first.paths
     assert again.labels.equal(first.labels)
-    swapped = coco.read(tmp_path / "instances.json", tmp_path, ClassList(("Cat", "dog"), 1), cache=tmp_path / "cache")
+    swapped = read_coco(tmp_path / "instances.json", tmp_path, ClassList(("Cat", "dog"), 1), cache=tmp_path / "cache")
     assert swapped.labels.equal(first.labels[:, [1, 0]])
     assert len(opened) == 2
 
@@ -313,4 +337,4 @@ def test_the_cache_does_not_remember_which_images_were_there(read, tmp_path):
     (tmp_path / "03.jpg").unlink()
     path = tmp_path / "instances.json"
     with pytest.raises(FileNotFoundError, match="1 of 2 images are missing"):
-        coco.read(path, tmp_path, CLASSES, cache=tmp_path / "cache")
+        read_coco(path, tmp_path, cache=tmp_path / "cache")

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rcnn import datasets
+from rcnn.config import DatasetConfig
 from rcnn.datasets import nuswide
 from rcnn.text.classes import ClassList
 
@@ -18,7 +20,7 @@ IMAGES = ["zebra/0003_5.jpg", "actor/0002_2.jpg", "zebra/0001_3.jpg", "actor/000
 TESTED = [3, 0, 4]  # lines of Imagelist.txt, in the order of TestImagelist.txt
 BY_TAG = np.array([[1, 0, 1, 0], [1, 1, 1, 1], [0, 1, 0, 0], [0, 1, 1, 1], [0, 0, 1, 1]])
 CHECKED = {"airport": [0, 1, 1, 0, 1], "beach": [1, 1, 0, 0, 0]}
-EXPECTED = [[1, 1, 0, 0], [0, 0, 0, 1], [1, 0, 1, 0]]  # sky and dog as tagged, airport and beach as checked
+EXPECTED = [[1, 1, -1, -1], [-1, -1, -1, 1], [1, -1, 1, -1]]  # sky and dog as tagged, airport and beach as checked
 SMALL = [[0, 1], [1, 1], [1, 0]]
 BLOCKS = [1, 5, 1 << 25]
 OFFICIAL = {
@@ -52,8 +54,13 @@ def write(root, flat=False, spell=str, end="\r\n", **other):
 
 
 def labels(root, classes=CLASSES):
-    names, positive = nuswide.labels(nuswide.find(root, None, classes), classes)
-    return names, positive.astype(int).tolist()
+    names, found = nuswide.labels(nuswide.find(root, None, classes), classes)
+    assert found.dtype == np.int8
+    return names, found.tolist()
+
+
+def read(root, images, classes=CLASSES, cache=None, **selection):
+    return datasets.read(DatasetConfig(kind="nuswide", annotations=str(root), images=str(images), **selection), classes, cache)
 
 
 @pytest.fixture
@@ -208,7 +215,7 @@ def test_seen_labels_are_tags_and_unseen_ones_are_checked_in_the_order_of_the_te
 def test_all_classes_may_be_seen_or_unseen(tmp_path, seen):
     classes = ClassList(("beach", "airport"), 0) if not seen else ClassList(("beach", "dog"), 2)
     expected = np.stack([CHECKED["beach"], CHECKED["airport"]], 1) if not seen else BY_TAG[:, [2, 1]]
-    assert labels(write(tmp_path), classes)[1] == expected[TESTED].tolist()
+    assert labels(write(tmp_path), classes)[1] == (2 * expected[TESTED] - 1).tolist()
 
 
 @pytest.mark.parametrize("windows", ["Imagelist", "TestImagelist"])
@@ -252,7 +259,7 @@ def test_a_tag_list_shorter_than_the_table_is_wide_is_refused(tmp_path):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Arguments of `read`: the text files with the images of the test list under them, the first of them without a label."""
+    """The text files with the images of the test list under them, the first without a label: (folder, folder of images)."""
     tags = BY_TAG.copy()
     tags[TESTED[0]] = 0
     write(tmp_path, AllTags1k=[" ".join(map(str, row)) for row in tags])
@@ -260,52 +267,52 @@ def dataset(tmp_path):
         path = tmp_path / "Flickr" / IMAGES[i]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    return tmp_path, tmp_path / "Flickr", CLASSES
+    return tmp_path, tmp_path / "Flickr"
 
 
 def test_test_images_with_a_label_are_read_with_their_paths(dataset):
-    found = nuswide.read(*dataset)
+    found = read(*dataset)
     assert found.paths == [dataset[1] / IMAGES[i] for i in TESTED[1:]]
-    assert found.labels.tolist() == [[2 * value - 1 for value in row] for row in EXPECTED[1:]]
+    assert found.labels.tolist() == EXPECTED[1:]
     assert (found.left_out, found.missing) == (1, ())
 
 
 def test_options_of_the_selection_are_passed_on(dataset):
-    assert len(nuswide.read(*dataset, keep_unlabelled=True).paths) == 3
+    assert len(read(*dataset, keep_unlabelled=True).paths) == 3
     (dataset[1] / IMAGES[4]).unlink()
     with pytest.raises(FileNotFoundError, match="1 of 2 images are missing"):
-        nuswide.read(*dataset)
-    assert nuswide.read(*dataset, allow_missing=True).paths == [dataset[1] / IMAGES[0]]
+        read(*dataset)
+    assert read(*dataset, allow_missing=True).paths == [dataset[1] / IMAGES[0]]
 
 
 def test_labels_without_a_positive_one_are_refused_with_their_folder(dataset):
-    root, images, _ = dataset
+    root, images = dataset
     write(root, AllTags1k=["0 0 0 0"] * 5)
     with pytest.raises(ValueError, match=f"^{re.escape(str(root))}: no image has a positive label"):
-        nuswide.read(root, images, ClassList(("sky", "dog"), 2))
+        read(root, images, ClassList(("sky", "dog"), 2))
 
 
 def test_an_image_name_that_leaves_the_folder_is_refused(dataset):
-    root, _, _ = dataset
+    root, _ = dataset
     write(root, Imagelist=["..\\secret.jpg", *IMAGES[1:]], TestImagelist=["..\\secret.jpg"])
     with pytest.raises(ValueError, match=r"'\.\./secret\.jpg' leads out of the image folder"):
-        nuswide.read(*dataset)
+        read(*dataset)
 
 
 def test_labels_are_parsed_once_for_the_same_files_and_classes(dataset, monkeypatch):
-    root, images, classes = dataset
+    root, images = dataset
     cache, parsed, parse = root / "cache", [], nuswide.labels
     monkeypatch.setattr(nuswide, "labels", lambda *args: parsed.append(1) or parse(*args))
-    first, again = (nuswide.read(*dataset, cache=cache) for _ in range(2))
+    first, again = (read(*dataset, cache=cache) for _ in range(2))
     assert len(parsed) == 1
     assert again.paths == first.paths
     assert again.labels.equal(first.labels)
-    swapped = ClassList((*reversed(classes.names[:2]), *classes.names[2:]), 2)
-    assert nuswide.read(root, images, swapped, cache).labels.equal(first.labels[:, [1, 0, 2, 3]])
-    by_tag, checked = (nuswide.read(root, images, ClassList(("dog", "Beach", "airport"), seen), cache) for seen in (2, 1))
+    swapped = ClassList((*reversed(CLASSES.names[:2]), *CLASSES.names[2:]), 2)
+    assert read(root, images, swapped, cache).labels.equal(first.labels[:, [1, 0, 2, 3]])
+    by_tag, checked = (read(root, images, ClassList(("dog", "Beach", "airport"), seen), cache) for seen in (2, 1))
     assert by_tag.labels.tolist() == [[-1, 1, -1], [-1, 1, 1]]
     assert checked.labels.tolist() == [[-1, 1, -1], [-1, -1, 1]]
     assert len(parsed) == 4
     write(root, Labels_airport=["0"] * 5)
     os.utime(root / "Groundtruth" / "AllLabels" / "Labels_airport.txt", ns=(0, 0))
-    assert (nuswide.read(*dataset, cache=cache).labels[:, 2] == -1).all()
+    assert (read(*dataset, cache=cache).labels[:, 2] == -1).all()

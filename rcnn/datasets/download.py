@@ -37,11 +37,12 @@ class Archive:
     wanted: str
 
     @property
-    def name(self):
+    def name(self) -> str:
+        """File name."""
         return self.url.rsplit("/", 1)[-1]
 
 
-def fetch(archive, folder):
+def fetch(archive: Archive, folder: str | Path) -> Path:
     """Download an archive, or go on with a part of it; return its path.
 
     Raises:
@@ -64,7 +65,7 @@ def fetch(archive, folder):
             except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
                 reason = getattr(error, "reason", error)
                 if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code not in (408, 429):
-                    failures = TRIES  # another try would be told the same
+                    failures = TRIES  # another try would get the same answer
             before, have = have, part.stat().st_size if part.exists() else 0
             failures = 0 if have > before else failures + 1
             if failures >= TRIES:
@@ -73,13 +74,13 @@ def fetch(archive, folder):
                     f"run again to go on, or fetch it by hand, put it into {folder} and run again"
                 )
             if failures:
-                time.sleep(min(8, 0.1 * 2**failures))
+                time.sleep(min(8, 0.1 * 2**failures))  # back-off
     check(part, archive)
     os.replace(part, path)
     return path
 
 
-def _append(archive, part, have, bar):
+def _append(archive: Archive, part: Path, have: int, bar: tqdm) -> None:
     """Append to `part` what follows its first `have` bytes."""
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=60) as response:
@@ -95,7 +96,7 @@ def _append(archive, part, have, bar):
                 bar.update(len(chunk))
 
 
-def check(path, archive):
+def check(path: Path, archive: Archive) -> None:
     """ValueError unless the file has the archive's checksum; it is then kept under another name."""
     digest = hashlib.md5(usedforsecurity=False)
     size = path.stat().st_size
@@ -112,17 +113,22 @@ def check(path, archive):
         )
 
 
-def room(folder, needed, what):
+def room(folder: str | Path, needed: int, what: str) -> None:
     """ValueError unless the disk of `folder` has `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ValueError(f"{what} {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free")
 
 
-def unpack(path, wanted, folder):
+def unpack(path: str | Path, wanted: str, folder: str | Path) -> int:
     """Unpack the members whose name begins with `wanted`; those that are there with their full size are left alone.
 
     Every file is written whole or not at all, so an interrupted call is continued by the next one.
+
+    Args:
+        path: zip file.
+        wanted: prefix of the members' names.
+        folder: where their names start.
 
     Returns:
         how many members there are.
@@ -150,5 +156,5 @@ def unpack(path, wanted, folder):
     return len(members)
 
 
-def _is_there(path, size):
+def _is_there(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size

@@ -1,4 +1,4 @@
-"""Vector drawings: the little world behind the mini benchmark, and the pencil that draws it.
+"""Vector drawings: what the pictures of the mini benchmark show, and how they are drawn.
 
 `data/mini/drawings.yaml` describes every object and every scene as a few shapes in a unit square (x right, y down):
 
@@ -12,6 +12,7 @@ COLOUR is one of the object's own `colours` (a list to choose from, so that cats
 Every drawing is a pure function of the random generator handed in: same seed, same picture.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,17 +22,23 @@ from PIL import Image, ImageDraw, ImageFilter
 
 STYLES = ("flat", "crayon")
 SUPERSAMPLING = 2
+Box = tuple[float, float, float, float]  # x, y, width, height as shares of the canvas
+Colours = dict[str, tuple[str, np.ndarray]]  # role -> palette entry, its rgb with noise
+Transform = Callable[[np.ndarray], np.ndarray]  # of (P, 2) points
 
 
 @dataclass(frozen=True)
 class Shape:
+    """A filled shape or a stroke of a drawing."""
+
     kind: str
     colour: str
     width: float  # of a stroke, in units of the square; 0 for filled shapes
     points: np.ndarray  # (P, 2)
 
     @classmethod
-    def parse(cls, text):
+    def parse(cls, text: str) -> "Shape":
+        """From a line of the drawings file, as the module describes it; ValueError if it is none."""
         kind, colour, *rest = text.split()
         try:
             numbers = [float(n) for n in rest]
@@ -40,7 +47,7 @@ class Shape:
             raise ValueError(f"bad shape {text!r}: {error}") from None
 
     @classmethod
-    def _from_numbers(cls, kind, colour, numbers):
+    def _from_numbers(cls, kind: str, colour: str, numbers: list[float]) -> "Shape":
         width = 0.0
         if kind == "ellipse":
             if len(numbers) not in (4, 5):
@@ -62,8 +69,8 @@ class Shape:
         return cls(kind, colour, width, points)
 
 
-def smooth(points, closed, steps=6):
-    """Catmull-Rom spline through `points` (P, 2)."""
+def smooth(points: np.ndarray, closed: bool, steps: int = 6) -> np.ndarray:
+    """Catmull-Rom spline through `points` (P, 2), with `steps` points for each of them."""
     if closed:
         p = np.concatenate([points[-1:], points, points[:2]])
     else:
@@ -77,36 +84,41 @@ def smooth(points, closed, steps=6):
 
 @dataclass(frozen=True)
 class Scatter:
-    """Small motifs strewn over a part of a scene (pebbles, grass, fish-free bubbles)."""
+    """Small shapes repeated at random places in a part of a scene (pebbles, grass, bubbles)."""
 
-    count: tuple
-    box: tuple  # x0, y0, x1, y1 of the centres
-    size: tuple
-    shapes: tuple
+    number: tuple[int, int]  # fewest and most
+    box: Box  # x0, y0, x1, y1 of the centres
+    size: tuple[float, float]  # least and largest, as shares of the shorter side of the canvas
+    shapes: tuple[Shape, ...]
 
 
 @dataclass(frozen=True)
 class Thing:
+    """An object or a scene that can be drawn."""
+
     name: str
-    colours: dict  # role -> list of palette names; the first role is the one that captions name
-    shapes: tuple
-    parents: tuple = ()  # kinds, nearest first
-    scenes: tuple = ()  # where it is usually drawn
-    scatter: tuple = ()
+    colours: dict[str, list[str]]  # role -> list of palette names; the first role is the one that captions name
+    shapes: tuple[Shape, ...]
+    parents: tuple[str, ...] = ()  # kinds, nearest first
+    scenes: tuple[str, ...] = ()  # where it is usually drawn
+    scatter: tuple[Scatter, ...] = ()
 
 
 @dataclass(frozen=True)
 class World:
-    palette: dict  # name -> (r, g, b)
-    objects: dict  # name -> Thing
-    scenes: dict  # name -> Thing; `parents` are what the scene itself shows
+    """All that can be drawn."""
+
+    palette: dict[str, tuple[int, int, int]]  # r, g, b
+    objects: dict[str, Thing]
+    scenes: dict[str, Thing]  # `parents` are what the scene itself shows
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | Path) -> "World":
+        """From a drawings file; ValueError names what in it cannot be drawn."""
         raw = yaml.safe_load(Path(path).read_text())
         kinds = raw["kinds"]
 
-        def ancestors(names):
+        def ancestors(names: Sequence[str]) -> tuple[str, ...]:
             found = []
             for name in names:
                 if name not in found:
@@ -114,7 +126,7 @@ class World:
                 found += [a for a in ancestors(kinds[name]) if a not in found]
             return tuple(found)
 
-        def thing(name, entry, up):
+        def thing(name: str, entry: dict, up: Sequence[str]) -> Thing:
             scatter = tuple(
                 Scatter(tuple(s["count"]), tuple(s["box"]), tuple(s["size"]), tuple(Shape.parse(x) for x in s["shapes"]))
                 for s in entry.get("scatter", ())
@@ -137,18 +149,22 @@ class World:
 
 @dataclass(frozen=True)
 class Placed:
+    """An object in a picture."""
+
     thing: Thing
     colour: str  # the palette name of its first role
-    box: tuple  # x, y, width, height as shares of the canvas
+    box: Box
 
 
 @dataclass(frozen=True)
 class Picture:
+    """A drawn picture and what it shows."""
+
     image: Image.Image
     scene: Thing
-    placed: tuple
+    placed: tuple[Placed, ...]
 
-    def labels(self):
+    def labels(self) -> set[str]:
         """Names that are true of this picture: things, their ancestors, the scene and what it shows."""
         names = {self.scene.name, *self.scene.parents}
         for p in self.placed:
@@ -159,7 +175,7 @@ class Picture:
 class Pencil:
     """Draws shapes on one canvas in one style."""
 
-    def __init__(self, world, rng, style, width, height):
+    def __init__(self, world: World, rng: np.random.Generator, style: str, width: int, height: int):
         if style not in STYLES:
             raise ValueError(f"style: expected one of {STYLES}, got {style!r}")
         self.palette, self.rng, self.style = world.palette, rng, style
@@ -167,22 +183,22 @@ class Pencil:
         self.image = Image.new("RGB", tuple(self.size.tolist()), "white")
         self.draw = ImageDraw.Draw(self.image)
 
-    def choose(self, colours, amount=12):
-        """One palette entry per role, each a little off: role -> (palette name, rgb)."""
+    def choose(self, colours: dict[str, list[str]], deviation: float = 12) -> Colours:
+        """One palette entry per role, with noise on it."""
         out = {}
         for role, choice in colours.items():
             name = choice[self.rng.integers(len(choice))]
-            out[role] = name, np.array(self.palette[name]) + self.rng.normal(0, amount, 3)
+            out[role] = name, np.array(self.palette[name]) + self.rng.normal(0, deviation, 3)
         return out
 
-    def shapes(self, shapes, chosen, transform, scale):
+    def shapes(self, shapes: Sequence[Shape], chosen: Colours, transform: Transform, scale: float) -> None:
         """Draw `shapes`; `transform` maps unit points to canvas pixels, `scale` is pixels per unit for strokes."""
         for shape in shapes:
             rgb = chosen[shape.colour][1] if shape.colour in chosen else np.array(self.palette[shape.colour])
             points = transform(shape.points)
             self._one(points, shape.width * scale, rgb + self.rng.normal(0, 5, 3))
 
-    def _one(self, points, width, rgb):
+    def _one(self, points: np.ndarray, width: float, rgb: np.ndarray) -> None:
         if self.style == "crayon":  # pale fill, dark wobbly outline
             reach = min(self.size.mean(), 3 * np.ptp(points, axis=0).max())  # small shapes get a thin, steady outline
             points = points + self.rng.normal(0, 0.006 * reach, points.shape)
@@ -199,8 +215,8 @@ class Pencil:
             dark = tuple(np.clip(dark, 0, 255).astype(int).tolist())
             self.draw.line(flat + flat[:1], fill=dark, width=max(1, round(0.008 * reach)))
 
-    def finish(self):
-        """Texture, light and grain over the whole picture; then down to the final size."""
+    def finish(self) -> Image.Image:
+        """The picture in its final size, with texture, light and grain."""
         rng, (w, h) = self.rng, self.size // SUPERSAMPLING
         image = self.image.resize((int(w), int(h)), Image.Resampling.BOX)
         x = np.asarray(image, np.float32)
@@ -217,33 +233,41 @@ class Pencil:
         return image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8))) if rng.uniform() < 0.3 else image
 
 
-def warp(rng, amount):
-    """A smooth random displacement of the unit square: it changes proportions from drawing to drawing."""
+def warp(rng: np.random.Generator, amount: float) -> Transform:
+    """A smooth random displacement of the unit square by up to `amount`, so that no two drawings have the same proportions."""
     frequency, phase = rng.uniform(0.4, 1.0, (2, 2)), rng.uniform(0, 2 * np.pi, 2)
     strength = rng.uniform(0, amount, 2)
     return lambda p: p + strength * np.sin(2 * np.pi * p @ frequency + phase)
 
 
-def draw(world, rng, style, width, height, counts=(1, 4), only=None):
+def draw(
+    world: World,
+    rng: np.random.Generator,
+    style: str,
+    width: int,
+    height: int,
+    objects: tuple[int, int] = (1, 4),
+    only: str | None = None,
+) -> Picture:
     """Draw one random picture.
 
     Args:
         world: what can be drawn.
-        rng: numpy Generator; the picture depends on nothing else.
+        rng: the picture depends on nothing else.
         style: "flat" (training) or "crayon" (held out for testing).
         width, height: size in pixels.
-        counts: fewest and most objects.
+        objects: fewest and most.
         only: name of the one object or scene to draw, for looking at a drawing.
     """
     pencil = Pencil(world, rng, style, width, height)
-    scenes, objects = list(world.scenes.values()), list(world.objects.values())
+    scenes, things = list(world.scenes.values()), list(world.objects.values())
     if only in world.scenes:
         scene, chosen_things = world.scenes[only], []
     elif only:
         scene, chosen_things = scenes[rng.integers(len(scenes))], [world.objects[only]]
     else:
-        n = rng.integers(counts[0], counts[1] + 1)
-        chosen_things = [objects[i] for i in rng.choice(len(objects), n, replace=False)]
+        n = rng.integers(objects[0], objects[1] + 1)
+        chosen_things = [things[i] for i in rng.choice(len(things), n, replace=False)]
         # mostly a scene in which the first object belongs, sometimes any
         usual = [world.scenes[s] for s in chosen_things[0].scenes]
         scene = usual[rng.integers(len(usual))] if usual and rng.uniform() < 0.7 else scenes[rng.integers(len(scenes))]
@@ -256,25 +280,32 @@ def draw(world, rng, style, width, height, counts=(1, 4), only=None):
     return Picture(pencil.finish(), scene, tuple(placed))
 
 
-def draw_scene(pencil, scene):
+def draw_scene(pencil: Pencil, scene: Thing) -> None:
+    """Fill the whole canvas with a scene."""
     rng, chosen = pencil.rng, pencil.choose(scene.colours)
     bend, flip = warp(rng, 0.06), rng.uniform() < 0.5
 
-    def stretch(points):  # the edges stay outside the canvas
+    def stretch(points: np.ndarray) -> np.ndarray:  # the edges stay outside the canvas
         p = bend((points - 0.5) * 1.2 + 0.5)
         return np.where([flip, False], 1 - p, p) * pencil.size
 
     pencil.shapes(scene.shapes, chosen, stretch, pencil.size.mean())
     for scatter in scene.scatter:
         x0, y0, x1, y1 = scatter.box
-        for _ in range(rng.integers(scatter.count[0], scatter.count[1] + 1)):
+        for _ in range(rng.integers(scatter.number[0], scatter.number[1] + 1)):
             centre = np.array([rng.uniform(x0, x1), rng.uniform(y0, y1)]) * pencil.size
             size = rng.uniform(*scatter.size) * pencil.size.min()
             pencil.shapes(scatter.shapes, chosen, lambda p, c=centre, s=size: c + (p - 0.5) * s, size)
 
 
-def free_place(rng, taken, sizes, aspect):
-    """A square box (x, y, w, h in shares of the canvas) that hides little of the others."""
+def free_place(rng: np.random.Generator, taken: Sequence[Box], sizes: tuple[float, float], aspect: float) -> Box:
+    """A box, square in pixels, that hides little of the others.
+
+    Args:
+        taken: boxes of the others.
+        sizes: least and largest share of the shorter side.
+        aspect: width / height of the canvas.
+    """
     best, least = None, np.inf
     for _ in range(12):
         side = rng.uniform(*sizes)  # share of the shorter edge
@@ -291,7 +322,8 @@ def free_place(rng, taken, sizes, aspect):
     return best
 
 
-def draw_thing(pencil, thing, box):
+def draw_thing(pencil: Pencil, thing: Thing, box: Box) -> Placed:
+    """Draw an object into a box, turned, bent and mirrored at random."""
     rng, chosen = pencil.rng, pencil.choose(thing.colours)
     x, y, w, h = box
     scale = np.array([w, h]) * pencil.size
@@ -301,7 +333,7 @@ def draw_thing(pencil, thing, box):
     shear = rng.normal(0, 0.08)
     matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.array([[1, shear], [0, 1]])
 
-    def transform(points):
+    def transform(points: np.ndarray) -> np.ndarray:
         p = (bend(points) - 0.5) * stretch @ matrix.T + 0.5
         return np.array([x, y]) * pencil.size + p * scale
 

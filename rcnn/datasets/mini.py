@@ -1,14 +1,14 @@
 """The mini benchmark: pictures drawn from seeds, kept as image files with a COCO annotation file."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from rcnn.datasets import coco
 from rcnn.datasets.drawing import World, draw
-from rcnn.files import replace_file, write_json
+from rcnn.files import file_sha256, replace_file, write_json
 
 DRAWINGS = Path(__file__).resolve().parents[2] / "data" / "mini" / "drawings.yaml"
 STYLE = "crayon"  # the style that the mini CLIP has never seen
@@ -17,39 +17,51 @@ SIDES = (96, 192)  # pixels
 MARK = "mini benchmark of rcnn"  # begins the description in an annotation file of ours
 
 
-def _description(annotations):
+find, labels = coco.find, coco.labels  # it is kept in COCO's format
+
+
+def is_prepared(annotations: str | Path, count: int) -> bool:
+    """Whether the benchmark is there, as `prepare` would draw it.
+
+    Raises:
+        FileNotFoundError: the drawings are not there, as in an installed package.
+        ValueError: the annotation file is there and is not one of ours.
+    """
+    annotations = Path(annotations)
+    if not DRAWINGS.is_file():
+        raise FileNotFoundError(f"the mini benchmark is part of a checkout of the project: there is no {DRAWINGS}")
+    if not annotations.exists():
+        return False
     try:
-        return str(json.loads(annotations.read_text())["info"]["description"])
+        found = str(json.loads(annotations.read_text())["info"]["description"])
     except (ValueError, KeyError, TypeError):
-        return ""
+        found = ""
+    if not found.startswith(MARK):
+        raise ValueError(
+            f"{annotations} is not of the mini benchmark and is left alone; for other images set dataset.kind=coco"
+        )
+    return found == _made_from(count)
 
 
-def prepare(images, annotations, count, drawings=DRAWINGS):
+def _made_from(count: int) -> str:
+    return f"{MARK}: {count} pictures, style {STYLE}, seed {SEED}, drawings {file_sha256(DRAWINGS)}"
+
+
+def prepare(images: str | Path, annotations: str | Path, count: int) -> None:
     """Draw the benchmark unless it is there already.
 
     Args:
         images: folder for JPEG files.
         annotations: path of the COCO annotation file. It is written last, so its presence means that all is there.
         count: pictures.
-        drawings: the world to draw.
 
     Raises:
-        ValueError: the annotation file is there and is somebody else's.
+        FileNotFoundError, ValueError: as `is_prepared`.
     """
-    drawings = Path(drawings)
-    made_from = (
-        f"{MARK}: {count} pictures, style {STYLE}, seed {SEED}, drawings {hashlib.sha256(drawings.read_bytes()).hexdigest()}"
-    )
-    annotations, images = Path(annotations), Path(images)
-    if annotations.exists():
-        found = _description(annotations)
-        if found == made_from:
-            return
-        if not found.startswith(MARK):
-            raise ValueError(
-                f"{annotations} is not of the mini benchmark and is left alone; for other images set dataset.kind=coco"
-            )
-    world = World.load(drawings)
+    if is_prepared(annotations, count):
+        return
+    images = Path(images)
+    world = World.load(DRAWINGS)
     kinds = {parent for thing in world.objects.values() for parent in thing.parents}
     names = [*world.objects, *sorted(kinds), *world.scenes]
     number = {name: i + 1 for i, name in enumerate(names)}
@@ -73,7 +85,7 @@ def prepare(images, annotations, count, drawings=DRAWINGS):
     write_json(
         annotations,
         {
-            "info": {"description": made_from},
+            "info": {"description": _made_from(count)},
             "images": entries,
             "annotations": [{"id": i + 1} | box for i, box in enumerate(boxes)],
             "categories": [{"id": i, "name": name} for name, i in number.items()],

@@ -5,45 +5,34 @@ images are used. Lines may end in CRLF or LF; file names may have Windows separa
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from rcnn.datasets import images
+from rcnn.text.classes import ClassList
 
 LISTS = ("taglist1k.txt", "imagelist.txt", "testimagelist.txt", "alltags1k.txt")  # found in any subfolder, in any case
 BLOCK = 1 << 25  # bytes parsed at a time
 
 
-def read(annotations, folder, classes, cache=None, **selection):
-    """The test images of NUS-WIDE.
+def find(annotations: str | Path, images: str | Path | None, classes: ClassList) -> dict[str, Path]:
+    """The text files that are needed.
 
     Args:
         annotations: folder of the text files, in the official subfolders or flat.
-        folder: of the images, `actor/0001_2124494179.jpg` and so on.
-        classes: ClassList; seen classes are tags of TagList1k.txt, unseen ones have a Labels_<class>.txt.
-        cache: folder to keep the parsed labels in, or None.
-        selection: keep_unlabelled, allow_missing, as for `images.select`.
+        images: folder of the images, which is not searched.
+        classes: seen classes are tags of TagList1k.txt, unseen ones have a Labels_<class>.txt.
 
     Returns:
-        ImageSet, in the order of TestImagelist.txt.
+        {lower-case name: path}
 
     Raises:
-        FileNotFoundError, ValueError: files that are missing or are not what they should be.
+        FileNotFoundError: some are not there, with their count and the first ten names.
     """
-    files = find(annotations, folder, classes)
-    names, positive = images.remember(cache, files.values(), [classes.seen, *classes.names], lambda: labels(files, classes))
-    try:
-        return images.select(names, positive, folder, **selection)
-    except ValueError as error:
-        raise ValueError(f"{annotations}: {error}") from None
-
-
-def find(annotations, folder, classes):
-    """{lower-case name: path} of the text files that are needed."""
     wanted = [*LISTS, *(_label_file(name) for name in classes.names[classes.seen :])]
-    found, image_folder = {}, Path(folder).resolve() if folder else None
+    found, image_folder = {}, Path(images).resolve() if images else None
     for place, folders, names in os.walk(annotations, followlinks=True):
         folders[:] = sorted(f for f in folders if Path(place, f).resolve() != image_folder)  # not through all images
         for name in names:
@@ -56,8 +45,16 @@ def find(annotations, folder, classes):
     return {name: found[name] for name in wanted}
 
 
-def labels(files, classes):
-    """(names of the B test images, (B, C) bool) from the files that `find` found."""
+def labels(files: Mapping[str, Path], classes: ClassList) -> tuple[list[str], np.ndarray]:
+    """The labels of the test images.
+
+    Returns:
+        (file names of the B images in the order of TestImagelist.txt, `actor/0001_2124494179.jpg` and so on, (B, C) int8 in
+        {1, -1}).
+
+    Raises:
+        ValueError: a file is not what it should be, or does not know a class.
+    """
     listed = _lines(files["taglist1k.txt"])
     tags = {name.lower(): i for i, name in enumerate(listed)}
     seen = [name.lower() for name in classes.names[: classes.seen]]
@@ -77,10 +74,13 @@ def labels(files, classes):
         read_table(files[_label_file(name)], 1, rows, [0], len(every))
         for name in tqdm(classes.names[classes.seen :], "read labels", delay=2)
     ]
-    return names, np.hstack([by_tag, *checked])
+    found = np.hstack([by_tag, *checked]).view(np.int8)
+    found *= 2  # in place: the table of all test images takes 108 MB
+    found -= 1
+    return names, found
 
 
-def read_table(path, width, rows, columns, lines):
+def read_table(path: Path, width: int, rows: np.ndarray, columns: Sequence[int], lines: int) -> np.ndarray:
     """Some rows and columns of a text file of zeros and ones.
 
     Args:
@@ -114,7 +114,9 @@ def read_table(path, width, rows, columns, lines):
     return table[order[rows]]
 
 
-def _take(text, path, width, line, wanted, columns, parts):
+def _take(
+    text: bytes, path: Path, width: int, line: int, wanted: np.ndarray, columns: Sequence[int], parts: list[np.ndarray]
+) -> int:
     """Parse whole lines, append their wanted rows and columns to `parts`, and return how many lines there were."""
     characters = np.frombuffer(text, np.uint8)
     digit = (characters & 0xFE) == ord("0")  # "0" and "1" differ in the last bit
@@ -136,11 +138,11 @@ def _take(text, path, width, line, wanted, columns, parts):
     return len(table)
 
 
-def _label_file(name):
+def _label_file(name: str) -> str:
     return f"labels_{name.lower()}.txt"
 
 
-def _lines(path):
+def _lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
