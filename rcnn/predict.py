@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     pairs = [text for text in args.images if "=" in text and text.partition("=")[0] in keys]
     paths, skipped, hidden = find_images([text for text in args.images if text not in pairs])
     if args.no_mssa:
-        pairs.append("evaluate.counts=[]")
+        pairs.append("evaluate.grids=[]")
     if args.run:
         tagger = Tagger.load(args.run, *pairs)
     else:

@@ -37,7 +37,7 @@ TOLERANCE = 1e-5
 def recompute(golden):
     """Yield (name, ours) for every expected array of the file."""
     meta = json.loads(str(golden["meta"]))
-    seed, counts, weight = meta["seed"], meta["counts"], meta["pair_weight"]
+    seed, grids, weight = meta["seed"], meta["counts"], meta["pair_weight"]
     state = {k: torch.tensor(v) for k, v in recipe.clip_weights(meta["case"], seed).items()}
     image, text = (tower.eval().requires_grad_(False) for tower in clip.build(state))
 
@@ -76,7 +76,7 @@ def recompute(golden):
     yield "image_sizes", sizes
     pictures = [Image.fromarray(recipe.image(seed, i, int(h), int(w))) for i, (h, w) in enumerate(sizes)]
     pixels = torch.stack(
-        [image_tower.normalise(views.views(p, image.image_size, counts), clip.MEAN, clip.STD) for p in pictures]
+        [image_tower.normalise(views.views(p, image.image_size, grids), clip.MEAN, clip.STD) for p in pictures]
     )
     yield "pixels_sample", pixels[:, 0, :, ::37, ::41]
     yield "snippet_sample", pixels[:, 1:, :, ::37, ::41].transpose(0, 1)
@@ -87,8 +87,8 @@ def recompute(golden):
         yield "local_features_sample", features.local_features[:, 0, ::7]
         maps = z @ features.local_features[:2, 0].mT
         yield "score_map", maps.unflatten(-1, (image.grid, image.grid))
-        for name, used in (("logits_no_mssa", ()), ("logits_mssa", counts)):
-            yield name, 20 * sum(mssa.score(features, z, used)) / 2  # the authors' scores are 20 times the cosines
+        for name, used in (("logits_no_mssa", ()), ("logits_mssa", grids)):
+            yield name, 20 * mssa.score(features, z, used).total  # the authors' scores are 20 times the cosines
 
     scores, seen = torch.from_numpy(golden["predictions"]), int(golden["n_seen"])
     yield from {"predictions": scores, "n_seen": seen}.items()
@@ -100,7 +100,7 @@ def recompute(golden):
             s, y = scores[some, first:], labels[some, first:]
             ap = metrics.average_precision(s, y)
             yield f"ap_{kind}_{task}", ap
-            at_k = [metrics.precision_recall_f1(*metrics.top_k_counts(s, y, k), k) for k in (3, 5, 10)]
+            at_k = [metrics.precision_recall_f1(*metrics.top_k_hits(s, y, k), k) for k in (3, 5, 10)]
             yield f"metrics_{kind}_{task}", torch.cat([100 * ap.double().mean()[None], *at_k])
 
 

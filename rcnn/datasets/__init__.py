@@ -65,19 +65,19 @@ class Settings(Protocol):
     annotations: str | None
     allow_missing: bool
     keep_unlabelled: bool
-    count: int
+    num_images: int
 
 
 def is_prepared(settings: Settings) -> bool:
     """Whether `prepare` has nothing to do."""
     module = _module(settings)
-    return not hasattr(module, "is_prepared") or module.is_prepared(settings.annotations, settings.count)
+    return not hasattr(module, "is_prepared") or module.is_prepared(settings.annotations, settings.num_images)
 
 
 def prepare(settings: Settings) -> None:
     """Make the images of a data set that is made and not downloaded, unless they are there already."""
     if not is_prepared(settings):
-        _module(settings).prepare(settings.images, settings.annotations, settings.count)
+        _module(settings).prepare(settings.images, settings.annotations, settings.num_images)
 
 
 def read(settings: Settings, classes: "ClassList", cache: str | None = None) -> "ImageSet":
