@@ -44,19 +44,19 @@ from rcnn.score.views import batches
 
 MODEL = "ViT-B-16-quickgelu"
 CLASSES, ROWS, EPOCHS = 65, 9, 30  # of COCO's tables; every row comes without and with MSSA
-COUNTS = (2, 3)
-VIEWS = 1 + sum(n * n for n in COUNTS)
+GRIDS = (2, 3)  # snippets on a side
+VIEWS = 1 + sum(n * n for n in GRIDS)
 COCO_IMAGES = 39_217
 
 
 def plain_scores(state, heads, views, z):
-    """(C,) scores of one image from its (V, 3, S, S) views, MSSA with COUNTS (eq. 3 to 5, 9 and 10)."""
+    """(C,) scores of one image from its (V, 3, S, S) views, MSSA with GRIDS (eq. 3 to 5, 9 and 10)."""
     found = [plain_clip.image_features(state, view[None], heads) for view in views]
     p = torch.cat([g for g, _ in found]) @ z.T  # (V, C)
     grid = round(found[0][1].shape[1] ** 0.5)
     s = [(local[0] @ z.T).T.unflatten(-1, (grid, grid)) for _, local in found]  # (N, C) -> (C, g, g)
     globals_, locals_, first = [p[0]], [s[0]], 1
-    for n in COUNTS if len(views) > 1 else ():
+    for n in GRIDS if len(views) > 1 else ():
         part = s[first : first + n * n]
         rows = [torch.cat(part[r * n : (r + 1) * n], -1) for r in range(n)]
         globals_.append(p[first : first + n * n].amax(0))
@@ -64,6 +64,11 @@ def plain_scores(state, heads, views, z):
         first += n * n
     local = mssa.pool_scores(torch.stack(locals_).mean(0).flatten(1)[None])[0]
     return (torch.stack(globals_).mean(0) + local) / 2
+
+
+def our_scores(model, pixels, z):
+    """(B, C) scores of the views of B images, (B, V, S, S, 3) uint8."""
+    return sum(mssa.score(model.encode_views(pixels), z, GRIDS)) / 2
 
 
 def flops(tower):
@@ -77,7 +82,7 @@ def flops(tower):
 
 
 class Turns:
-    """The least time of each contestant, over rounds in which all have their turn."""
+    """The least time of each piece of work, over rounds in which every piece runs once."""
 
     def __init__(self, device):
         self.device, self.best = device, {}
@@ -119,10 +124,10 @@ def synthetic(folder, count):
 
 
 def compare(reference, model, half, paths, batch_size, rounds, device):
-    """Views per second of every contestant; prints a table and returns the least times and the numbers of views."""
+    """Views per second of plain, encode_image and ours; printed as a table with the share of the peak."""
     size = model.image.image_size
-    pixels = torch.cat([b.pixels for b in batches(paths[:batch_size], size, COUNTS, batch_size)])
-    x = image_tower.normalise(pixels.to(device).flatten(0, 1), model.mean, model.std)
+    pixels = torch.cat([b.pixels for b in batches(paths[:batch_size], size, GRIDS, batch_size)])
+    x = image_tower.normalise(pixels.to(device).flatten(0, 1), model.mean, model.std)  # (B·V, 3, S, S)
     z = F.normalize(torch.randn(CLASSES, model.image.proj.shape[1], device=device), dim=-1)
     side = 4096 if device.type == "cuda" else 1536
     a, b = torch.randn(2, side, side, device=device)
@@ -145,8 +150,8 @@ def compare(reference, model, half, paths, batch_size, rounds, device):
         rate[name] = count / turns.best[name]
         peak = 2 * side**3 / turns.best["peak bf16" if "bf16" in name else "peak float32"]
         print(f"{name:14} {rate[name]:8.2f} {rate[name] * work / 1e12:8.3f} {100 * rate[name] * work / peak:10.0f} %")
-    same = plain_scores(state, heads, x[:VIEWS], z) - sum(mssa.score(model.encode_views(pixels[:1]), z, COUNTS))[0] / 2
-    print(f"plain and ours differ by at most {same.abs().max():.1e} in the scores")
+    difference = plain_scores(state, heads, x[:VIEWS], z) - our_scores(model, pixels[:1], z)[0]
+    print(f"plain and ours differ by at most {difference.abs().max():.1e} in the scores")
     return rate
 
 
@@ -155,9 +160,9 @@ def precision(model, half, paths, batch_size):
     torch.manual_seed(1)
     z = F.normalize(torch.randn(CLASSES, model.image.proj.shape[1], device=model.device), dim=-1)
     deviation, same, seen = 0.0, 0, 0
-    for batch in batches(paths, model.image.image_size, COUNTS, batch_size):
+    for batch in batches(paths, model.image.image_size, GRIDS, batch_size):
         if batch.indices:
-            one, two = (sum(mssa.score(m.encode_views(batch.pixels), z, COUNTS)) / 2 for m in (model, half))
+            one, two = (our_scores(m, batch.pixels, z) for m in (model, half))
             deviation = max(deviation, (one - two).abs().max().item())
             tops = [s.topk(3).indices.sort(1).values for s in (one, two)]
             same += (tops[0] == tops[1]).all(1).sum().item()
@@ -173,7 +178,7 @@ def all_rows(model, paths, batch_size, plain_rate, folder):
     planes = [Plane(n, v) for n in names[:ROWS] for v in ("plain", "mssa")] + [Plane(n, "mssa") for n in names[ROWS:]]
     scores = Scores(folder, planes, len(paths), CLASSES, "benchmark").open()
     began = time.perf_counter()
-    clock = fill(scores, model, paths, sets, COUNTS, mssa.TEMPERATURE, batch_size, 0)
+    clock = fill(scores, model, paths, sets, GRIDS, mssa.TEMPERATURE, batch_size, 0)
     ours = (time.perf_counter() - began) / len(paths)
     scores.delete()
     views = ROWS * (1 + VIEWS) + EPOCHS * VIEWS

@@ -85,7 +85,7 @@ def read_weights(path: Path, sha256: str, trust_torchscript: bool = False) -> tu
         trust_torchscript: open any other TorchScript archive as well. Such an archive is a program: loading it runs it.
 
     Raises:
-        ValueError: a damaged file, one of another kind, or an archive that nobody trusts.
+        ValueError: a damaged file, one of another kind, or an archive that OpenAI did not publish and that is not trusted.
     """
     if path.suffix == ".safetensors":
         try:
