@@ -34,17 +34,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import plain_clip
 
-from rcnn import cli, clip
+from rcnn import cli, clip, evaluation
 from rcnn.clip import image_tower
+from rcnn.config import EvaluateConfig
 from rcnn.datasets.drawing import World, draw
 from rcnn.datasets.mini import DRAWINGS
 from rcnn.score import mssa
-from rcnn.score.one_pass import Plane, Scores, fill
+from rcnn.score.one_pass import ScoreFile, fill
 from rcnn.score.views import batches
 
 MODEL = "ViT-B-16-quickgelu"
 CLASSES, ROWS, EPOCHS = 65, 9, 30  # of COCO's tables; every row comes without and with MSSA
-GRIDS = (2, 3)
+GRIDS = (2, 3)  # snippets on a side
 VIEWS = 1 + sum(n * n for n in GRIDS)
 COCO_IMAGES = 39_217
 
@@ -66,6 +67,11 @@ def plain_scores(state, heads, views, z):
     return (torch.stack(globals_).mean(0) + local) / 2
 
 
+def our_scores(model, pixels, z):
+    """(B, C) scores of the views of B images, (B, V, S, S, 3) uint8."""
+    return mssa.score(model.encode_views(pixels), z, GRIDS).total
+
+
 def flops(tower):
     """Floating-point operations of one view, two for a multiplication and addition: all products of matrices."""
     tokens, width = tower.grid**2 + 1, tower.proj.shape[0]
@@ -77,7 +83,7 @@ def flops(tower):
 
 
 class Turns:
-    """The least time of each contestant, over rounds in which all have their turn."""
+    """The least time of each piece of work, over rounds in which every piece runs once."""
 
     def __init__(self, device):
         self.device, self.best = device, {}
@@ -119,10 +125,10 @@ def synthetic(folder, count):
 
 
 def compare(reference, model, half, paths, batch_size, rounds, device):
-    """Views per second of every contestant; prints a table and returns the least times and the numbers of views."""
+    """Views per second of plain, encode_image and ours; printed as a table with the share of the peak."""
     size = model.image.image_size
     pixels = torch.cat([b.pixels for b in batches(paths[:batch_size], size, GRIDS, batch_size)])
-    x = image_tower.normalise(pixels.to(device).flatten(0, 1), model.mean, model.std)
+    x = image_tower.normalise(pixels.to(device).flatten(0, 1), model.mean, model.std)  # (B·V, 3, S, S)
     z = F.normalize(torch.randn(CLASSES, model.image.proj.shape[1], device=device), dim=-1)
     side = 4096 if device.type == "cuda" else 1536
     a, b = torch.randn(2, side, side, device=device)
@@ -145,8 +151,8 @@ def compare(reference, model, half, paths, batch_size, rounds, device):
         rate[name] = count / turns.best[name]
         peak = 2 * side**3 / turns.best["peak bf16" if "bf16" in name else "peak float32"]
         print(f"{name:14} {rate[name]:8.2f} {rate[name] * work / 1e12:8.3f} {100 * rate[name] * work / peak:10.0f} %")
-    same = plain_scores(state, heads, x[:VIEWS], z) - mssa.score(model.encode_views(pixels[:1]), z, GRIDS).total[0]
-    print(f"plain and ours differ by at most {same.abs().max():.1e} in the scores")
+    difference = plain_scores(state, heads, x[:VIEWS], z) - our_scores(model, pixels[:1], z)[0]
+    print(f"plain and ours differ by at most {difference.abs().max():.1e} in the scores")
     return rate
 
 
@@ -157,7 +163,7 @@ def precision(model, half, paths, batch_size):
     deviation, same, seen = 0.0, 0, 0
     for batch in batches(paths, model.image.image_size, GRIDS, batch_size):
         if batch.indices:
-            one, two = (mssa.score(m.encode_views(batch.pixels), z, GRIDS).total for m in (model, half))
+            one, two = (our_scores(m, batch.pixels, z) for m in (model, half))
             deviation = max(deviation, (one - two).abs().max().item())
             tops = [s.topk(3).indices.sort(1).values for s in (one, two)]
             same += (tops[0] == tops[1]).all(1).sum().item()
@@ -168,21 +174,22 @@ def precision(model, half, paths, batch_size):
 def all_rows(model, paths, batch_size, plain_rate, folder):
     """Seconds per image of scoring all rows and epochs, ours measured, plain projected from its views per second."""
     torch.manual_seed(2)
-    names = [f"row {i}" for i in range(ROWS)] + [f"epoch {i}" for i in range(EPOCHS)]
-    sets = {n: F.normalize(torch.randn(CLASSES, model.image.proj.shape[1]), dim=-1) for n in names}
-    planes = [Plane(n, v) for n in names[:ROWS] for v in ("plain", "mssa")] + [Plane(n, "mssa") for n in names[ROWS:]]
-    scores = Scores(folder, planes, len(paths), CLASSES, "benchmark").open()
+    random = F.normalize(torch.randn(ROWS + EPOCHS, CLASSES, model.image.proj.shape[1]), dim=-1)
+    settings = EvaluateConfig(grids=GRIDS, batch_size=batch_size, workers=0, diagnostics=False)
+    rows, epochs = ({str(i): z for i, z in enumerate(part)} for part in random.split([ROWS, EPOCHS]))
+    sets = evaluation.scored_sets(settings, rows, epochs)
+    file = ScoreFile(folder, sets, len(paths), CLASSES, "benchmark").open()
     began = time.perf_counter()
-    clock = fill(scores, model, paths, sets, GRIDS, mssa.TEMPERATURE, batch_size, 0)
+    clock = fill(file, model, paths, sets, settings)
     ours = (time.perf_counter() - began) / len(paths)
-    scores.delete()
+    file.delete()
     views = ROWS * (1 + VIEWS) + EPOCHS * VIEWS
     plain = views / plain_rate
     tower = VIEWS * len(paths) / clock.encoding
     print(f"\nall rows: {ROWS} rows without and with MSSA, {EPOCHS} epochs with it")
     print(f"  plain  {views} views an image / {plain_rate:.2f} views/s = {plain:.1f} s an image")
     print(f"  ours   {VIEWS} views an image, all sets in one pass: {ours:.2f} s an image ({tower:.2f} views/s in the tower; "
-          f"{100 * clock.scoring / clock.encoding:.1f} % more for {len(names)} sets, "
+          f"{100 * clock.scoring / clock.encoding:.1f} % more for {len(sets)} sets, "
           f"{100 * clock.waiting / clock.encoding:.1f} % waiting for images)")  # fmt: skip
     for what, seconds in (("plain", plain), ("ours", ours)):
         print(f"  COCO, {COCO_IMAGES:,} images x {seconds:.2f} s = {COCO_IMAGES * seconds / 3600:,.1f} h, {what}")
