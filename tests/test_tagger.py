@@ -94,6 +94,14 @@ def test_scores_are_in_the_order_of_the_classes_and_of_the_images(six, pictures)
     assert len(set(best)) > 1
 
 
+def test_a_photograph_is_turned_upright_by_its_exif_data(six, pictures, tmp_path):
+    upright = Image.open(pictures[0]).resize((80, 160)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored a quarter turn to the left
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    torch.testing.assert_close(six.scores(tmp_path / "turned.png"), six.scores(upright))
+
+
 def test_no_images_give_no_tags(six):
     assert six.tag([]) == []
     assert six.scores([]).shape == (0, 6)
