@@ -74,12 +74,15 @@ class Tagger:
             centred: see `for_classes`.
 
         Raises:
-            FileNotFoundError, ValueError: no weights, or a name that is listed twice.
+            FileNotFoundError, ValueError: no weights, no names, or one that is listed twice.
         """
-        names, notes = zip(*map(parse_name, class_names), strict=True) if (class_names := list(class_names)) else ((), ())
+        if isinstance(class_names, str):
+            raise ValueError(f"class_names: expected a list of names, got the text {class_names!r}")
+        parts = [parse_name(name) for name in class_names]
+        classes = ClassList(tuple(name for name, _ in parts), 0, tuple(note for _, note in parts))
         chosen = {"model": model, "pretrained": pretrained, "weights": str(weights) if weights else None}
         settings = config.override({"clip": chosen, "device": device, "evaluate": {"grids": list(grids)}}, [])
-        return cls.for_classes(ClassList(names, 0, notes), settings, centred)
+        return cls.for_classes(classes, settings, centred)
 
     @classmethod
     def for_classes(
