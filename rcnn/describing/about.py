@@ -5,16 +5,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rcnn.config import DescribeConfig
+from rcnn import config
 from rcnn.describing.answers import Reply
 from rcnn.describing.cost import Cost
 from rcnn.describing.facts import FAMILIES, Facts
 from rcnn.describing.questions import PROMPTS
-
-SHAPING = (  # the settings that the corpus depends on
-    "model", "base_url", "temperature", "max_tokens", "context", "attributes", "attribute_rounds", "narrower", "broader",
-    "hierarchy_rounds", "scenes", "scene_rounds", "drop_listed_kinds", "mode",
-)  # fmt: skip
 
 
 def beside(corpus: str | Path, suffix: str) -> Path:
@@ -23,7 +18,7 @@ def beside(corpus: str | Path, suffix: str) -> Path:
 
 
 def compile_about(
-    settings: DescribeConfig,
+    settings: config.DescribeConfig,
     replies: list[Reply],
     cost: Cost,
     left_out: Counter,
@@ -44,7 +39,7 @@ def compile_about(
     return {
         "models_served": dict(Counter(reply.model for reply in replies)),
         "prompt_version": PROMPTS["version"],
-        "settings": {key: getattr(settings, key) for key in SHAPING},
+        "settings": config.shaping(settings, "corpus"),
         "replies": len(replies),
         "tokens_in": sum(reply.usage[0] for reply in metered),
         "tokens_out": sum(reply.usage[1] for reply in metered),

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel
-from tqdm import tqdm
 
 from rcnn.config import DescribeConfig
 from rcnn.describing import batch, live, questions
@@ -18,6 +17,7 @@ from rcnn.describing.facts import gather
 from rcnn.describing.questions import Question, Triage
 from rcnn.describing.service import Service, StopError, UnansweredError
 from rcnn.describing.stats import MOST_TOKENS, token_count
+from rcnn.progress import progress
 from rcnn.text.classes import ClassList
 
 Label = tuple[str, str | None]  # a class name, and the sense the user chose
@@ -141,18 +141,18 @@ class Description:
         service = self._connect(waiting)
         # opening the store has read it again: another run may have answered since
         waiting = [e for e in self._begin([exchange.question for exchange in waiting]) if e.outcome is None]
-        with tqdm(total=len(exchanges), initial=len(exchanges) - len(waiting), desc=title, unit="answer") as bar:
+        with progress(title=title, total=len(exchanges), initial=len(exchanges) - len(waiting), unit="answer") as bar:
 
             def done(_: Exchange) -> None:
                 trouble = service.trouble
-                bar.set_postfix_str(f"{self.cost}" + (f", trouble: {trouble[:60]}" if trouble else ""), refresh=False)
+                bar.note(f"{self.cost}" + (f", trouble: {trouble[:60]}" if trouble else ""))
                 bar.update()
 
             if not self.batched:
                 live.run(waiting, service, self.store, self.cost.refuse, done, self.settings.concurrency)
                 return
             try:
-                tell, poll = bar.set_postfix_str, self.settings.poll
+                tell, poll = bar.note, self.settings.poll
                 batch.run(waiting, service, self.store, self.cost.refuse_batch, done, self._batches, poll, tell)
             except UnansweredError as error:
                 raise ValueError(f"{error}; the same command continues") from None
