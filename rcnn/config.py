@@ -34,7 +34,7 @@ def option(default: Any, text: str, shapes: str, path: bool = False, **bounds: A
 class Section(BaseModel):
     """A part of a configuration: frozen, strict, without unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -279,7 +279,7 @@ def override(raw: dict, overrides: Iterable[str], cls: type[AnyConfig] = Config)
 
 def _explain(error, cls):
     """One line on what pydantic found wrong first."""
-    key = ".".join(str(part) for part in error["loc"] if not _is_type(part))
+    key = ".".join(part for part in map(str, error["loc"]) if not _is_detail(part))
     if error["type"] == "extra_forbidden":
         (near,) = difflib.get_close_matches(key, known_keys(cls), 1, 0)
         return f"unknown configuration key {key}; the nearest is {near}"
@@ -289,9 +289,9 @@ def _explain(error, cls):
     return f"{key}: {message}, got {error['input']!r}" if key else message
 
 
-def _is_type(part):
-    """Whether a part of pydantic's location names a member of a union, not a key or an index."""
-    return isinstance(part, str) and (part in ("float", "int", "str") or "[" in part)
+def _is_detail(part):
+    """Whether a part of pydantic's location is a member of a union or an index, not a key."""
+    return part in ("float", "int", "str") or "[" in part or part.isdigit()
 
 
 class Option(NamedTuple):

@@ -7,16 +7,17 @@ import torch
 from torch.nn import functional as F
 
 from rcnn.learn.closed_form import minimise
-from rcnn.learn.losses import class_pull
+from rcnn.learn.losses import class_sums
+from rcnn.text.corpus import EncodedCorpus
 
 
-def pull(seed, classes=12, dimensions=16, sentences=90):
+def sums(seed, classes=12, dimensions=16, sentences=90):
     """a_c of sentences that all lie in one cone, as text features do."""
     g = torch.Generator().manual_seed(seed)
     targets = torch.cat([torch.arange(classes), torch.randint(classes, (sentences - classes,), generator=g)])
     centres = torch.randn(1, dimensions, generator=g) + 0.7 * torch.randn(classes, dimensions, generator=g)
     t = F.normalize(centres[targets] + 0.5 * torch.randn(sentences, dimensions, generator=g), dim=1)
-    return class_pull(t, targets, classes, batch_size=32)
+    return class_sums(EncodedCorpus(t, targets, classes), batch_size=32)
 
 
 def objective(z, a, weight):
@@ -42,7 +43,7 @@ def sweep(a, weight, sweeps=3000):
 
 @pytest.mark.parametrize("weight", [0.0, 0.01, 0.2, 0.5])
 def test_the_optimum_is_certified_and_made_of_unit_vectors(weight):
-    a = pull(0)
+    a = sums(0)
     best = minimise(a, weight)
     assert 0 <= best.gap <= 1e-8 * a.norm(dim=1).sum()
     torch.testing.assert_close(best.class_embeddings.norm(dim=1), torch.ones(len(a)))
@@ -50,14 +51,14 @@ def test_the_optimum_is_certified_and_made_of_unit_vectors(weight):
 
 
 def test_weight_zero_gives_the_normalised_mean_of_each_classs_sentences():
-    a = pull(1)
+    a = sums(1)
     expected = a / a.square().sum(1, keepdim=True).sqrt()
     torch.testing.assert_close(minimise(a, 0.0).class_embeddings, expected.float())
 
 
 @pytest.mark.parametrize("weight", [0.05, 0.3])
 def test_no_random_unit_vectors_are_better(weight):
-    a = pull(2)
+    a = sums(2)
     best = minimise(a, weight)
     reached, g = objective(best.class_embeddings, a, weight), torch.Generator().manual_seed(2)
     for spread in (1.0, 0.1, 0.01, 0.001):
@@ -69,13 +70,13 @@ def test_no_random_unit_vectors_are_better(weight):
 @pytest.mark.parametrize("weight", [0.01, 0.1, 0.5])
 @pytest.mark.parametrize("seed", [3, 4])
 def test_sweeps_over_the_classes_converge_to_the_same_objective(seed, weight):
-    a = pull(seed)
+    a = sums(seed)
     expected = objective(sweep(a, weight), a, weight)
     assert objective(minimise(a, weight).class_embeddings, a, weight) == pytest.approx(expected, rel=1e-6)
 
 
 def test_gradient_descent_is_not_better_and_comes_close():
-    a, weight = pull(5), 0.2
+    a, weight = sums(5), 0.2
     best = minimise(a, weight)
     x = torch.randn(a.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64).requires_grad_()
     optimiser = torch.optim.Adam([x], lr=0.05)
@@ -113,14 +114,14 @@ def test_as_many_classes_as_open_images_are_certified():
 
 
 def test_the_input_is_left_alone():
-    a = pull(7)
+    a = sums(7)
     before = a.clone()
     minimise(a, 0.3)
     assert torch.equal(a, before)
 
 
 def test_a_class_without_sentences_is_refused_with_the_count():
-    a = pull(8)
+    a = sums(8)
     a[[2, 5]] = 0
     with pytest.raises(ValueError, match="none for 2 of 12"):
         minimise(a, 0.2)

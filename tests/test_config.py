@@ -1,7 +1,7 @@
 """Configurations: strict reading, overrides, and the way back to YAML."""
 
-import dataclasses
 import os
+import re
 import typing
 from pathlib import Path
 
@@ -9,8 +9,10 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from rcnn import config
+from rcnn.datasets import DATASETS
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("**/*.yaml"))
 
@@ -51,7 +53,7 @@ def test_an_override_may_hold_an_equals_sign_and_the_last_one_wins(read):
         ("sed: 1", "sed", "seed"),
         ("clip: {weight: x}", "clip.weight", "clip.weights"),
         ("evaluate: {topk: [3]}", "evaluate.topk", "evaluate.top_k"),
-        ("evaluate: {count: 5}", "evaluate.count", "evaluate.counts"),  # and not dataset.count: the section counts
+        ("evaluate: {grid: 5}", "evaluate.grid", "evaluate.grids"),
         ("zzz: 1", "zzz", r"[a-z_.]+"),
     ],
 )
@@ -92,8 +94,8 @@ def test_a_whole_number_is_taken_for_a_float_and_a_whole_float_for_an_int(read):
         "train: {method: 3}",
         "output: null",
         "clip: {weights: 5}",
-        "evaluate: {counts: 2}",
-        "evaluate: {counts: null}",
+        "evaluate: {grids: 2}",
+        "evaluate: {grids: null}",
         "evaluate: {top_k: [3, x]}",
     ],
 )
@@ -112,10 +114,8 @@ def test_a_section_that_is_none_is_refused(read, text):
 
 
 def test_lists_become_tuples_and_may_be_empty(read):
-    assert read("evaluate: {counts: [2]}").evaluate.counts == (2,)
-    assert read("", "evaluate.counts=[]", "evaluate.top_k=[10, 20]").evaluate == dataclasses.replace(
-        config.EvaluateConfig(), counts=(), top_k=(10, 20)
-    )
+    assert read("evaluate: {grids: [2]}").evaluate.grids == (2,)
+    assert read("", "evaluate.grids=[]", "evaluate.top_k=[10, 20]").evaluate == config.EvaluateConfig(grids=(), top_k=(10, 20))
 
 
 def test_null_is_taken_where_there_may_be_nothing(read):
@@ -164,41 +164,43 @@ def test_a_bad_override_is_refused_in_words(read, override, message):
 
 
 def test_the_configuration_cannot_be_changed():
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(ValidationError, match="frozen"):
         config.Config().seed = 1
 
 
 CHOICES = {
-    "method": ["names", "closed_form"],
-    "kind": ["coco", "nuswide", "mini"],
-    "precision": ["auto", "float32", "bf16", "fp16"],
-    "mode": ["clean", "compat"],
+    "kind": list(DATASETS),
     "expected_images": [(), (3, 5)],
     "input_price": [None],
     "output_price": [None],
 }
 
 
-def leaf(field, kind):
+def leaf(name, field):
     """Values of one option's type."""
-    if field.name in CHOICES:
-        return st.sampled_from(CHOICES[field.name])
-    whole, number = st.integers(1, 2**63), st.floats(1e-9, 1e300)
+    if name in CHOICES:
+        return st.sampled_from(CHOICES[name])
     words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
-    if field.metadata["path"]:
+    if field.json_schema_extra["path"]:
         words = words.map(lambda w: os.path.abspath(w) if w else w)
-    kinds = {int: whole, float: number, bool: st.booleans(), str: words}
+    number = st.floats(1e-9, 1e300)
+    kinds = {int: st.integers(1, 2**63), float: number, bool: st.booleans(), str: words}
     kinds |= {known | None: st.none() | values for known, values in kinds.items()}
-    return kinds.get(kind, st.lists(whole, max_size=4).map(tuple))
+    kinds |= {
+        float | typing.Literal["auto"]: number | st.just("auto"),
+        dict[str, str]: st.dictionaries(words, words, max_size=2),
+    }
+    if typing.get_origin(field.annotation) is typing.Literal:
+        return st.sampled_from(typing.get_args(field.annotation))
+    return kinds.get(field.annotation, st.lists(st.integers(1, 2**63), max_size=4).map(tuple))
 
 
 def instances(cls):
-    types = typing.get_type_hints(cls)
     return st.builds(
         cls,
         **{
-            f.name: instances(types[f.name]) if dataclasses.is_dataclass(types[f.name]) else leaf(f, types[f.name])
-            for f in dataclasses.fields(cls)
+            name: instances(field.default_factory) if field.default_factory else leaf(name, field)
+            for name, field in cls.model_fields.items()
         },
     )
 
@@ -212,24 +214,78 @@ def test_a_configuration_written_as_yaml_is_read_back_unchanged(tmp_path_factory
 
 def test_to_dict_is_plain_and_keeps_the_order_of_the_fields():
     plain = config.to_dict(config.Config())
-    assert list(plain) == [f.name for f in dataclasses.fields(config.Config)]
-    assert plain["evaluate"]["counts"] == [2, 3]
+    assert list(plain) == list(config.Config.model_fields)
+    assert plain["evaluate"]["grids"] == [2, 3]
     assert yaml.safe_load(yaml.safe_dump(plain)) == plain
 
 
-def test_help_has_one_line_for_every_key_with_its_meaning():
-    lines = config.describe()
-    options = {f"{s.name}.{f.name}": f for s in dataclasses.fields(config.Config) for f in _fields(s)}
-    options |= {f.name: f for f in dataclasses.fields(config.Config) if "help" in f.metadata}
-    assert len(lines) == len(options) == len(set(config.known_keys()))
-    for key, field in options.items():
+def leaves(cls, prefix=""):
+    """{dotted key: field}"""
+    out = {}
+    for name, field in cls.model_fields.items():
+        out |= leaves(field.default_factory, f"{prefix}{name}.") if field.default_factory else {prefix + name: field}
+    return out
+
+
+@pytest.mark.parametrize("cls", [config.Config, config.DescribeConfig])
+def test_help_has_one_line_for_every_key_with_its_meaning(cls):
+    lines = config.describe(cls)
+    assert len(lines) == len(leaves(cls)) == len(set(config.known_keys(cls)))
+    for key, field in leaves(cls).items():
         (line,) = [line for line in lines if line.startswith(f"  {key}=")]
-        assert line.endswith(f" {field.metadata['help']}")
-        assert len(field.metadata["help"]) > 5
+        assert line.endswith(f" {field.description}")
+        assert len(field.description) > 5
 
 
-def _fields(section):
-    return dataclasses.fields(section.default_factory) if section.default_factory is not dataclasses.MISSING else ()
+@pytest.mark.parametrize("cls", [config.Config, config.DescribeConfig])
+def test_every_option_says_what_it_shapes(cls):
+    assert {option.shapes for option in config.options(cls)} <= set(config.SHAPES)
+
+
+def test_shaping_gives_the_options_that_shape_a_thing_without_paths():
+    settings = config.override({}, ["train.tokens=2", "output=x", "evaluate.grids=[2]"])
+    learning, scores = config.shaping(settings, "learning"), config.shaping(settings, "scores", "digits")
+    assert learning["train.tokens"] == 2
+    assert {"output", "corpus.path", "train.centring", "evaluate.grids", "device"}.isdisjoint(learning)
+    assert scores["evaluate.grids"] == [2]
+    assert {"evaluate.batch_size", "evaluate.precision"} <= set(scores)
+    assert "evaluate.workers" not in scores
+
+
+def test_changed_names_the_options_that_differ_paths_as_well():
+    before, after = config.override({}, []), config.override({}, ["train.tokens=2", "corpus.path=x", "evaluate.workers=9"])
+    assert config.changed(before, after, "learning") == ["corpus.path", "train.tokens"]
+    assert config.changed(before, after, "nothing") == ["evaluate.workers"]
+
+
+def test_rows_from_elsewhere_are_named_one_by_one(read, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert read("", "rows.mine=a.json", "rows.yours=b.safetensors").rows == {
+        "mine": str(tmp_path / "a.json"),
+        "yours": str(tmp_path / "b.safetensors"),
+    }
+
+
+@pytest.mark.parametrize("value", ["auto", 0.0, 0.2])
+def test_the_pair_weight_is_a_number_or_auto(read, value):
+    assert read("", f"train.pair_weight={value}").train.pair_weight == value
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("train.pair_weight=-1", "train.pair_weight: expected auto or a number from 0, got -1"),
+        ("train.pair_weight=automatic", "train.pair_weight: expected "),
+        ("train.epochs=0", "train.epochs: expected greater than or equal to 1, got 0"),
+        ("evaluate.grids=[2, 0]", "evaluate.grids: expected numbers from 1, got "),
+        ("evaluate.temperature=.inf", "evaluate.temperature: expected a finite number"),
+        ("dataset.kind=zip", "dataset.kind: expected coco or nuswide or mini, got 'zip'"),
+        ("dataset.expected_images=[1]", "dataset.expected_images: expected two numbers"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_with_its_key(read, pair, said):
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+        read("", pair)
 
 
 def test_help_shows_defaults():

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from rcnn.learn import losses
+from rcnn.text.corpus import EncodedCorpus
 
 
 def unit(seed, *shape):
@@ -50,24 +51,24 @@ def test_expected_loss_is_the_mean_over_all_possible_batches(weight):
     z, t, targets = unit(4, 3, 6), unit(5, 7, 6), torch.tensor([0, 0, 1, 2, 2, 2, 1])
     batches = [torch.tensor(rows) for rows in combinations(range(7), 3)]
     steps = [losses.reconstruction_loss(z, t[b], targets[b]) + weight * losses.pair_loss(z) for b in batches]
-    pull = losses.class_pull(t, targets, 3, batch_size=3)
-    assert losses.expected_loss(z, pull, weight, 3).item() == pytest.approx(torch.stack(steps).mean().item(), rel=1e-12)
+    sums = losses.class_sums(EncodedCorpus(t, targets, 3), batch_size=3)
+    assert losses.expected_loss(z, sums, weight, 3).item() == pytest.approx(torch.stack(steps).mean().item(), rel=1e-12)
 
 
 def test_expected_loss_scales_the_loss_of_the_whole_corpus_to_a_batch():
     z, t, targets = unit(6, 4, 8), unit(7, 50, 8), torch.arange(50) % 4
     whole = losses.reconstruction_loss(z, t, targets) * 10 / 50 + 0.2 * losses.pair_loss(z)
-    pull = losses.class_pull(t, targets, 4, batch_size=10)
-    assert losses.expected_loss(z, pull, 0.2, 10).item() == pytest.approx(whole.item(), rel=1e-12)
+    sums = losses.class_sums(EncodedCorpus(t, targets, 4), batch_size=10)
+    assert losses.expected_loss(z, sums, 0.2, 10).item() == pytest.approx(whole.item(), rel=1e-12)
 
 
-def test_class_pull_is_each_classs_sum_times_the_share_of_a_batch():
+def test_class_sums_are_each_classs_sum_times_the_share_of_a_batch():
     t, targets = unit(8, 6, 3).float(), torch.tensor([1, 1, 3, 0, 1, 3])
-    pull = losses.class_pull(t, targets, 4, batch_size=2)
+    sums = losses.class_sums(EncodedCorpus(t, targets, 4), batch_size=2)
     for c in range(4):
         own = [t[i].double() for i in range(6) if targets[i] == c]
-        torch.testing.assert_close(pull[c], sum(own, torch.zeros(3, dtype=torch.float64)) * 2 / 6)
-    assert pull.dtype == torch.float64
+        torch.testing.assert_close(sums[c], sum(own, torch.zeros(3, dtype=torch.float64)) * 2 / 6)
+    assert sums.dtype == torch.float64
 
 
 def test_the_gradient_of_the_reconstruction_loss_is_the_same_to_the_bit_every_time():
@@ -80,3 +81,15 @@ def test_the_gradient_of_the_reconstruction_loss_is_the_same_to_the_bit_every_ti
         losses.reconstruction_loss(w, t, targets).backward()
         gradients.append(w.grad)
     assert all(torch.equal(gradients[0], g) for g in gradients)
+
+
+def test_the_automatic_pair_weight_is_cocos_and_keeps_its_share_of_a_step():
+    assert losses.pair_weight(65, 512) == pytest.approx(0.2)
+    assert losses.pair_weight(1006, 512) * 1006**2 / 512 == pytest.approx(0.2 * 65**2 / 512)
+    assert losses.pair_weight(65, 256) == pytest.approx(0.1)
+
+
+def test_the_total_loss_is_reconstruction_and_weighted_pairs():
+    z, t, targets = unit(10, 4, 8), unit(11, 9, 8), torch.arange(9) % 4
+    parts = losses.reconstruction_loss(z, t, targets), losses.pair_loss(z)
+    assert losses.total_loss(z, t, targets, 0.3).item() == pytest.approx((parts[0] + 0.3 * parts[1]).item())

@@ -26,9 +26,9 @@ def unit(seed, *shape):
     return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-@pytest.mark.parametrize(("counts", "number"), [((), 1), ((2,), 5), ((3,), 10), ((2, 3), 14)])
-def test_there_is_one_view_plus_one_per_snippet_all_of_one_size(counts, number):
-    pixels = views.views(Image.new("RGB", (50, 30)), 32, counts)
+@pytest.mark.parametrize(("grids", "number"), [((), 1), ((2,), 5), ((3,), 10), ((2, 3), 14)])
+def test_there_is_one_view_plus_one_per_snippet_all_of_one_size(grids, number):
+    pixels = views.views(Image.new("RGB", (50, 30)), 32, grids)
     assert pixels.shape == (number, 32, 32, 3)
     assert pixels.dtype == torch.uint8
 
@@ -48,7 +48,7 @@ def test_three_snippets_a_side_leave_two_pixels_at_the_right_and_bottom():
     assert not any((view == 255).all(-1).any() for view in snippets)
 
 
-def test_views_of_several_counts_follow_each_other():
+def test_views_of_several_grids_follow_each_other():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
     both = views.views(image, 24, (2, 3))
     assert torch.equal(both[:5], views.views(image, 24, (2,)))
@@ -101,11 +101,11 @@ def test_normalise_puts_channels_first_and_subtracts_each_ones_mean():
     torch.testing.assert_close(x[0, :, 0, 0], torch.tensor([-1.0, -1.0, -0.5]))
 
 
-def naive_local(scores, counts):
+def naive_local(scores, grids):
     """aggregate_local by loops over pixels of the map that the snippets' maps make side by side."""
     views, classes, height, width = scores.shape
     maps, first = [scores[0]], 1
-    for n in counts:
+    for n in grids:
         pooled = torch.full((classes, height, width), -np.inf)
         for y in range(n * height):
             for x in range(n * width):
@@ -118,12 +118,12 @@ def naive_local(scores, counts):
     return sum(maps) / len(maps)
 
 
-@pytest.mark.parametrize(("counts", "grid"), [((), (4, 4)), ((2,), (4, 4)), ((3,), (7, 5)), ((2, 3), (7, 7))])
-def test_local_maps_equal_loops_over_their_pixels(counts, grid):
-    views = 1 + sum(n * n for n in counts)
+@pytest.mark.parametrize(("grids", "grid"), [((), (4, 4)), ((2,), (4, 4)), ((3,), (7, 5)), ((2, 3), (7, 7))])
+def test_local_maps_equal_loops_over_their_pixels(grids, grid):
+    views = 1 + sum(n * n for n in grids)
     scores = torch.rand(2, views, 3, *grid, generator=torch.Generator().manual_seed(0))
-    expected = torch.stack([naive_local(image, counts) for image in scores])
-    torch.testing.assert_close(mssa.aggregate_local(scores, counts), expected)
+    expected = torch.stack([naive_local(image, grids) for image in scores])
+    torch.testing.assert_close(mssa.aggregate_local(scores, grids), expected)
 
 
 def test_the_best_snippets_count_in_the_global_score():
@@ -155,7 +155,7 @@ def features(views, seed=3):
 @pytest.mark.parametrize("views", [1, 5])
 def test_score_without_snippets_is_the_formula_of_the_full_image(views):
     seen, z = features(views), unit(9, 3, 8)
-    by_global, by_local = mssa.score(seen, z, ())
+    total, by_global, by_local, _ = mssa.score(seen, z, ())
     for b in range(2):
         for c in range(3):
             s = [float(patch @ z[c]) for patch in seen.local_features[b, 0]]
@@ -163,13 +163,15 @@ def test_score_without_snippets_is_the_formula_of_the_full_image(views):
             expected = sum(w * v for w, v in zip(weights, s, strict=True)) / sum(weights)
             assert by_local[b, c].item() == pytest.approx(expected, abs=1e-5)
             assert by_global[b, c].item() == pytest.approx(float(seen.global_features[b, 0] @ z[c]), abs=1e-6)
+            assert total[b, c].item() == pytest.approx((by_global[b, c] + by_local[b, c]).item() / 2)
 
 
 def test_score_with_snippets_pools_maps_before_patches():
     seen, z = features(14), unit(9, 3, 8)
-    by_global, by_local = mssa.score(seen, z, (2, 3), temperature=0.1)
+    _, by_global, by_local, maps_of = mssa.score(seen, z, (2, 3), temperature=0.1, maps=True)
     for b in range(2):
         maps = torch.stack([(patches @ z.T).T.reshape(3, 4, 4) for patches in seen.local_features[b]])
+        torch.testing.assert_close(maps_of[b], naive_local(maps, (2, 3)))
         pooled = naive_local(maps, (2, 3)).flatten(1)
         expected = ((pooled / 0.1).exp() * pooled).sum(1) / (pooled / 0.1).exp().sum(1)
         torch.testing.assert_close(by_local[b], expected, rtol=0, atol=1e-5)
@@ -177,11 +179,22 @@ def test_score_with_snippets_pools_maps_before_patches():
         torch.testing.assert_close(by_global[b], (whole[0] + whole[1:5].amax(0) + whole[5:].amax(0)) / 3)
 
 
+@pytest.mark.parametrize("maps", [False, True])
+def test_classes_scored_a_part_at_a_time_get_the_same_scores(monkeypatch, maps):
+    seen, z = features(5), unit(9, 7, 8)
+    whole = mssa.score(seen, z, (2,), maps=maps)
+    monkeypatch.setattr(mssa, "CLASSES_AT_A_TIME", 3)
+    for expected, found in zip(whole, mssa.score(seen, z, (2,), maps=maps), strict=True):
+        assert (expected is None) == (found is None)
+        if expected is not None:
+            torch.testing.assert_close(found, expected)
+
+
 def test_identical_views_score_as_the_full_image_alone_in_the_global_part():
     one = unit(5, 2, 1, 8)
     seen = ImageFeatures(one.expand(-1, 5, -1), unit(6, 2, 1, 16, 8).expand(-1, 5, -1, -1))
     z = unit(9, 3, 8)
-    torch.testing.assert_close(mssa.score(seen, z, (2,))[0], mssa.score(seen, z, ())[0])
+    torch.testing.assert_close(mssa.score(seen, z, (2,)).global_part, mssa.score(seen, z, ()).global_part)
 
 
 def test_sixteen_bit_greys_keep_their_upper_bits():
@@ -195,7 +208,7 @@ def test_a_palette_with_transparency_is_read_without_a_warning():
     assert views.views(image, 4).shape == (1, 4, 4, 3)
 
 
-def test_counts_that_do_not_fit_the_views_are_refused():
+def test_grids_that_do_not_fit_the_views_are_refused():
     features = ImageFeatures(torch.zeros(1, 14, 2), torch.zeros(1, 14, 4, 2))
     with pytest.raises(ValueError, match="make 10 views, got 14"):
         mssa.score(features, torch.zeros(3, 2), (3,))

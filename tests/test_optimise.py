@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from rcnn.config import TrainConfig
 from rcnn.learn import optimise
 from rcnn.learn.prompt_learner import PromptLearner
+from rcnn.text.corpus import EncodedCorpus
 
 
 def test_the_first_epoch_is_constant_and_then_a_cosine_begins():
@@ -39,14 +41,20 @@ def learner_and_sentences(text):
     generator = torch.Generator().manual_seed(3)
     learner = PromptLearner(text, 6, 4, generator)
     width = text.text_projection.shape[1]
-    return learner, F.normalize(torch.randn(24, width, generator=generator), dim=1), torch.arange(24) % 6
+    features = F.normalize(torch.randn(24, width, generator=generator), dim=1)
+    return learner, EncodedCorpus(features, torch.arange(24) % 6, 6)
+
+
+def settings(epochs):
+    """Fast enough to see the loss fall."""
+    return TrainConfig(epochs=epochs, learning_rate=1e-2, warmup_rate=1e-2, batch_size=12)
 
 
 def test_learning_lowers_the_loss_and_touches_nothing_but_the_class_vectors(towers):
-    learner, t, targets = learner_and_sentences(towers[1])
+    learner, sentences = learner_and_sentences(towers[1])
     before = {k: v.clone() for k, v in towers[1].state_dict().items()}
     optimiser = optimise.new_optimiser(learner, 0.9, 5e-4)
-    trace = [loss for _, loss in optimise.learn(learner, optimiser, t, targets, 0.2, [1e-2] * 6, 12, seed=0)]
+    trace = [loss for _, loss in optimise.learn(learner, optimiser, sentences, 0.2, settings(6), seed=0)]
     assert trace[-1] < trace[0] - 0.2
     assert all(torch.equal(before[k], v) for k, v in towers[1].state_dict().items())
 
@@ -54,10 +62,11 @@ def test_learning_lowers_the_loss_and_touches_nothing_but_the_class_vectors(towe
 def test_learning_that_begins_later_goes_the_same_way(towers):
     ends = []
     for stops in ([4], [1, 4]):
-        learner, t, targets = learner_and_sentences(towers[1])
+        learner, sentences = learner_and_sentences(towers[1])
         optimiser, first = optimise.new_optimiser(learner, 0.9, 5e-4), 0
         for stop in stops:
-            list(optimise.learn(learner, optimiser, t, targets, 0.2, [1e-2] * stop, 12, seed=0, first=first))
+            epochs = optimise.learn(learner, optimiser, sentences, 0.2, settings(4), seed=0, first=first)
+            list(itertools.islice(epochs, stop - first))
             first = stop
         ends.append(learner.class_vectors.detach().clone())
     assert torch.equal(*ends)
@@ -66,9 +75,9 @@ def test_learning_that_begins_later_goes_the_same_way(towers):
 def test_a_step_in_bfloat16_is_near_the_one_in_float32(towers):
     losses, vectors = [], []
     for amp in (False, True):
-        learner, t, targets = learner_and_sentences(towers[1])
+        learner, sentences = learner_and_sentences(towers[1])
         optimiser = optimise.new_optimiser(learner, 0.9, 5e-4)
-        losses.append(optimise.step(learner, optimiser, t, targets, 0.2, 1e-2, amp))
+        losses.append(optimise.step(learner, optimiser, sentences.features, sentences.targets, 0.2, 1e-2, amp))
         vectors.append(learner.class_vectors.detach())
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
     assert losses[0] != losses[1]

@@ -1,7 +1,9 @@
 """A corpus in the making: the questions about its classes, their exchanges, and the sentences composed of the answers."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
@@ -152,7 +154,7 @@ class Description:
                 live.run(waiting, service, self.store, self.cost.refuse, done, self.settings.concurrency)
                 return
             try:
-                tell, poll = bar.note, self.settings.poll
+                tell, poll = partial(print, file=sys.stderr), self.settings.poll
                 batch.run(waiting, service, self.store, self.cost.refuse_batch, done, self._batches, poll, tell)
             except UnansweredError as error:
                 raise ValueError(f"{error}; the same command continues") from None

@@ -86,23 +86,21 @@ def load(path: str | Path | None, classes: ClassList) -> Corpus:
     named = defaultdict(list)
     for key, entry in raw.items():
         if not _is_entry(entry):
-            raise ValueError(
-                f'{path}: class {key}: expected "node_name" and a list of "candidate_sentences", none of them empty'
-            )
+            raise ValueError(f'{path}: class {key}: expected "node_name" and a list of "candidate_sentences"')
         named[_folded(entry["node_name"])].append(entry)
     sentences, targets = [], []
     for i, name in enumerate(classes.names):
         found = named[_folded(name)]
         if str(i) in raw and raw[str(i)] in found:
             found = [raw[str(i)]]
-        if not found:
-            raise ValueError(
-                f'{path}: class {i} "{name}" is missing among {len(raw)} classes; python -m rcnn.describe with the same '
-                "class list and output asks for what is missing alone"
-            )
         if len(found) > 1:
             raise ValueError(
-                f'{path}: class {i} "{name}" is described {len(found)} times; bring the corpus into the list\'s order'
+                f'{path}: class {i} "{name}" is described {len(found)} times; expected the order of the class list'
+            )
+        if not found or not found[0]["candidate_sentences"]:
+            raise ValueError(
+                f'{path}: class {i} "{name}" {"has no sentences" if found else "is missing"}; python -m rcnn.describe with the '
+                f"same class list and output={path} asks for what is missing, and for nothing else"
             )
         sentences += found[0]["candidate_sentences"]
         targets += [i] * len(found[0]["candidate_sentences"])
@@ -117,7 +115,7 @@ def _is_entry(entry):
     if not isinstance(entry, dict) or not isinstance(entry.get("node_name"), str):
         return False
     sentences = entry.get("candidate_sentences")
-    return isinstance(sentences, list) and bool(sentences) and all(isinstance(s, str) and s.strip() for s in sentences)
+    return isinstance(sentences, list) and all(isinstance(s, str) and s.strip() for s in sentences)
 
 
 def from_sentences(path: str | Path, classes: ClassList) -> Corpus:
