@@ -1,6 +1,7 @@
 """`python -m rcnn.data check` on a few pictures, whole and with every part missing once."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from rcnn import cli, clip, data
-from rcnn.datasets import mini
+from rcnn.datasets import DATASETS, mini
+from rcnn.files import file_sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ["CLIP's weights", "classes", "text corpus", "images and labels"]
@@ -89,14 +91,16 @@ def test_as_a_command_all_is_there_with_exit_0_and_the_next_step(drawn, tmp_path
     run = subprocess.run([*module, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert states(parts(run.stdout)) == ["ok"] * 4
-    assert run.stdout.splitlines()[-1] == "next: python -m rcnn.train --config configs/mini.yaml"
+    assert run.stdout.splitlines()[-1] == " ".join(
+        ["next: python -m rcnn.train --config configs/mini.yaml", *map(shlex.quote, arguments)]
+    )
 
 
 def test_every_part_says_what_it_found(check):
     code, found, _ = check()
     assert code == 0
     weights = ROOT / "data" / "mini" / "clip.safetensors"
-    assert found["CLIP's weights"] == ("ok", f"{weights}, SHA-256 {clip.file_sha256(weights)}")
+    assert found["CLIP's weights"] == ("ok", f"{weights}, SHA-256 {file_sha256(weights)}")
     assert found["classes"] == ("ok", "56 seen, 28 unseen")
     corpus = json.loads((ROOT / "data" / "mini" / "corpus.json").read_text())
     sentences = sum(len(entry["candidate_sentences"]) for entry in corpus.values())
@@ -127,9 +131,9 @@ def test_weights_that_cannot_be_downloaded_are_missing(check, monkeypatch):
     def no_network(*_, **__):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(clip, "download_pretrained", no_network)
+    monkeypatch.setattr(clip, "find_weights", no_network)
     checked = check("clip.model=ViT-B-16-quickgelu", "clip.pretrained=openai", "clip.weights=null")
-    expect_missing(checked, "CLIP's weights", "no route to host", "On a machine with internet fetch https://")
+    expect_missing(checked, "CLIP's weights", "no route to host", "set clip.weights=FILE")
 
 
 def test_a_corpus_that_is_not_there_is_missing(check, world):
@@ -158,16 +162,37 @@ def test_a_class_list_that_is_not_there_is_missing_and_what_depends_on_it_is_not
     assert "next:" not in out
 
 
-@pytest.mark.parametrize(
-    ("kind", "hint"),
-    [
-        ("coco", "python scripts/prepare_coco.py downloads MS-COCO, or links a copy (--folder)"),
-        ("nuswide", "python scripts/prepare_nuswide.py says what to get, or links a copy (--folder)"),
-    ],
-)
-def test_annotations_that_are_not_there_are_missing_with_the_script_that_gets_them(check, world, kind, hint):
+def test_the_next_command_repeats_the_pairs_quoted_for_the_shell(check, world, tmp_path):
+    (tmp_path / "a folder").mkdir()
+    shutil.copy(ROOT / "data" / "mini" / "corpus.json", tmp_path / "a folder")
+    pairs = [f"corpus.path={tmp_path}/a folder/corpus.json", "evaluate.top_k=[3]"]
+    *_, line = check(*pairs)[2].splitlines()
+    assert shlex.split(line.removeprefix("next: ")) == [
+        "python", "-m", "rcnn.train", "--config", "configs/mini.yaml", *world[1], *pairs,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["coco", "nuswide"])
+def test_annotations_that_are_not_there_are_missing_with_the_script_that_gets_them(check, world, kind):
     checked = check(f"dataset.kind={kind}", f"dataset.annotations={world[0]}/nowhere")
-    expect_missing(checked, "images and labels", f"{world[0]}/nowhere", hint)
+    expect_missing(checked, "images and labels", f"{world[0]}/nowhere", f"python scripts/prepare_{kind}.py")
+
+
+def test_a_benchmark_that_is_not_drawn_yet_is_left_to_the_first_training(check, world):
+    (world[0] / "instances.json").unlink()
+    before = sorted(world[0].rglob("*"))
+    code, found, out = check("dataset.kind=mini")
+    assert code == 0
+    assert found["images and labels"] == ("ok", "not drawn yet, which the first training does")
+    assert out.splitlines()[-1].startswith("next: python -m rcnn.train ")
+    assert sorted(world[0].rglob("*")) == before
+
+
+def test_a_benchmark_with_a_deleted_picture_is_missing_with_the_way_to_draw_it_anew(check, drawn, world):
+    shutil.copy(drawn / "instances.json", world[0])
+    (world[0] / "images" / "00004.jpg").unlink()
+    checked = check("dataset.kind=mini", f"dataset.count={COUNT}")
+    expect_missing(checked, "images and labels", "00004.jpg", DATASETS["mini"].missing)
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]"])
@@ -256,11 +281,6 @@ def test_without_annotations_the_images_are_not_asked_for(check, world):
 
 def test_an_annotation_file_without_an_image_folder_is_missing(check):
     expect_missing(check("dataset.images=null"), "images and labels", "dataset.images and dataset.annotations")
-
-
-@pytest.mark.parametrize("kind", ["coco", "nuswide", "mini"])
-def test_there_is_a_hint_for_every_kind_of_dataset(kind):
-    assert "python " in data.HINTS[kind]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -100,16 +101,32 @@ def test_the_scripts_teach_and_refuse_what_they_do_not_know():
     assert "bash coco.sh [--skip STEP] [key=value …]" in told.stdout
     for arguments, said in (
         (["--skip", "eat"], "the steps are data check train evaluate report"),
+        (["--skip"], "the steps are data check train evaluate report"),
         (["fast"], "expected --skip"),
+        (["train.epoch=5"], "error: unknown configuration key train.epoch; the nearest is train.epochs"),
     ):
         refused = bash("nuswide.sh", *arguments)
         assert refused.returncode == 2
         assert said in refused.stderr
 
 
-def test_nuswide_sh_says_what_to_get_when_there_is_no_data(tmp_path):
-    refused = bash("nuswide.sh", f"output={tmp_path}/run")
-    if (ROOT / "downloads/nuswide/Flickr").exists():
-        pytest.skip("NUS-WIDE is here")
+def test_nuswide_sh_says_in_one_line_what_is_missing_and_how_to_get_it(tmp_path):
+    refused = bash("nuswide.sh", f"dataset.images={tmp_path}/Flickr", f"output={tmp_path}/run")
     assert refused.returncode == 2
-    assert "NUS_WID_Tags" in refused.stderr
+    assert refused.stdout == "== data\n"
+    (line,) = refused.stderr.splitlines()
+    assert f"{tmp_path}/Flickr" in line
+    assert "python scripts/prepare_nuswide.py --help" in line
+
+
+def test_check_in_a_script_names_the_next_command_with_the_pairs_it_was_given(standins, tmp_path):
+    data = standins / "coco"
+    pairs = [*QUICK, f"dataset.images={data}/val2014", f"dataset.annotations={data}/annotations/instances_val2014.json",
+             f"cache={tmp_path}/a cache"]  # fmt: skip
+    skip = [word for step in ("data", "train", "evaluate", "report") for word in ("--skip", step)]
+    checked = bash("coco.sh", *skip, *pairs)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    (told,) = [line for line in checked.stdout.splitlines() if line.startswith("next: ")]
+    assert shlex.split(told.removeprefix("next: ")) == [
+        "python", "-m", "rcnn.train", "--config", "configs/coco.yaml", *pairs,
+    ]  # fmt: skip
