@@ -5,7 +5,9 @@ All are safetensors files with a JSON text in their metadata, each written whole
 
 import json
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -14,34 +16,45 @@ from rcnn.files import replace_file
 EMBEDDINGS = "class_embeddings.safetensors"
 
 
-def write(path, tensors, **facts):
-    """Write named tensors and JSON-able facts."""
-    facts = json.dumps({"order": list(tensors), **facts})  # safetensors sorts its tensors
-    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"facts": facts})
+def write(path: str | Path, tensors: dict[str, torch.Tensor], **metadata: Any) -> None:
+    """Write named tensors and JSON-able metadata."""
+    text = json.dumps({"order": list(tensors), **metadata})  # safetensors sorts its tensors
+    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"metadata": text})
     with replace_file(path) as file:
         file.write(data)
 
 
-def read(path):
-    """(tensors, facts) that `write` wrote."""
+def read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(tensors, metadata) that `write` wrote."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            return {name: file.get_tensor(name) for name in facts.pop("order")}, facts
+            metadata = json.loads(file.metadata()["metadata"])
+            return {name: file.get_tensor(name) for name in metadata.pop("order")}, metadata
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a file of this project, or a cut one: {error!r}") from None
 
 
-def read_run(folder):
-    """Rows and facts of a finished run.
+def read_run(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Rows and metadata of a finished run.
 
     Returns:
-        (rows, facts): name -> (C, D) class embeddings; class names, split, weights and what the method's own row is.
+        (rows, metadata): name -> (C, D) class embeddings; class names, split, weights and what the method's own row is.
     """
     path = Path(folder) / EMBEDDINGS
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no finished run (there is no {path.name}); make one with python -m rcnn.train")
     return read(path)
+
+
+def epoch_file(folder: Path, row: str, epoch: int) -> Path:
+    """Where the class embeddings of a row after an epoch are kept in the folder of a run."""
+    return folder / row / "epochs" / f"{epoch:03}.safetensors"
+
+
+def read_epochs(folder: Path, row: str) -> dict[int, torch.Tensor]:
+    """{epoch: (C, D) class embeddings} that learning left of a row; empty if it kept none."""
+    files = sorted((folder / row / "epochs").glob("*.safetensors"))
+    return {int(file.stem): read(file)[0]["class_embeddings"] for file in files}

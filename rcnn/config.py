@@ -1,182 +1,243 @@
-"""Configuration: YAML files to frozen dataclasses and back. Unknown keys are errors; every field says what it is."""
+"""Configuration: YAML files to frozen models and back. Unknown keys are errors; each option says what it is and shapes."""
 
 import copy
-import dataclasses
 import difflib
-import json
-import math
 import os
-import typing
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rcnn.datasets import DATASETS
+
+# What an option shapes, which decides everything else about it: what may differ between runs in one folder, which scores can
+# be used again, which results can be averaged. Files are told apart by their content, never by an option that is a path.
+SHAPES = {
+    "learning": "the class embeddings: a run is bound to it",
+    "rows": "which rows stand beside the method's own: settled when a run is learned",
+    "scores": "the scores of images",
+    "digits": "the last digits of these scores",
+    "metrics": "what is measured, and on which images",
+    "intervals": "the intervals around it",
+    "corpus": "the sentences of a text corpus",
+    "nothing": "speed, places, names of files",
+}
 
 
-def option(default, text, path=False):
-    """A field with its line in --help; `path`: made absolute on reading, so that a run can be used from anywhere."""
-    return field(default=default, metadata={"help": text, "path": path})
+def option(default: Any, text: str, shapes: str, path: bool = False, **bounds: Any) -> Any:
+    """A field with its line in --help and its key of SHAPES; `path`: made absolute, so that a run can be used from anywhere."""
+    return Field(default, description=text, json_schema_extra={"shapes": shapes, "path": path}, **bounds)
 
 
-def _at_least(key, least, value):
-    for v in value if isinstance(value, tuple) else (value,):
-        if v < least:
-            raise ValueError(f"{key}: expected at least {least}, got {v}")
+class Section(BaseModel):
+    """A part of a configuration: frozen, strict, without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_yaml_means(cls, value, info):
+        """Lists become tuples; PyYAML reads 1e-4 as a string; 5.0 is a good whole number."""
+        kind = cls.model_fields[info.field_name].annotation
+        kinds = (kind, *get_args(kind))
+        if isinstance(value, str) and float in kinds:
+            try:
+                return float(value)
+            except ValueError:
+                return value
+        if isinstance(value, list):
+            return tuple(value)
+        return int(value) if isinstance(value, float) and value.is_integer() and int in kinds else value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _absolute(cls, value, info):
+        known = cls.model_fields[info.field_name].json_schema_extra
+        if not value or not known or not known["path"]:
+            return value
+        if isinstance(value, dict):
+            return {name: os.path.abspath(os.path.expanduser(place)) for name, place in value.items()}
+        return os.path.abspath(os.path.expanduser(value))
 
 
-@dataclass(frozen=True)
-class ClipConfig:
-    model: str | None = option("ViT-B-16-quickgelu", "open_clip's name of the ViT; null takes all sizes from the weights file")
-    pretrained: str | None = option("openai", "open_clip's tag of the weights to download")
-    weights: str | None = option(None, "local file instead: OpenAI's archive, a state dict, or safetensors", path=True)
-    trust_torchscript: bool = option(False, "open a TorchScript archive (a program) that OpenAI did not publish")
+class ClipConfig(Section):
+    # no weights and no sizes are settled by a name: a run is bound to the fingerprint of what was loaded
+    model: str | None = option(
+        "ViT-B-16-quickgelu", "open_clip's name of the ViT; null takes all sizes from the weights file", "nothing"
+    )
+    pretrained: str | None = option("openai", "open_clip's tag of the weights to download", "nothing")
+    weights: str | None = option(
+        None, "local file instead: OpenAI's archive, a state dict, or safetensors", "nothing", path=True
+    )
+    trust_torchscript: bool = option(False, "open a TorchScript archive (a program) that OpenAI did not publish", "nothing")
 
 
-@dataclass(frozen=True)
-class ClassesConfig:
-    seen: str | None = option(None, "text file, one class name a line; 'crane [a wading bird]' settles its sense", path=True)
-    unseen: str | None = option(None, "text file of the classes that ZSL scores; they come after the seen ones", path=True)
+class ClassesConfig(Section):
+    seen: str | None = option(
+        None, "text file, one class name a line; 'crane [a wading bird]' settles its sense", "learning", path=True
+    )
+    unseen: str | None = option(
+        None, "text file of the classes that ZSL scores; they come after the seen ones", "learning", path=True
+    )
 
 
-@dataclass(frozen=True)
-class CorpusConfig:
-    path: str | None = option(None, "class descriptions, <dataset>_post_llm.json", path=True)
-    templates: bool = option(True, "add CLIP's 80 prompt templates to the descriptions, as the authors' code does")
+class CorpusConfig(Section):
+    path: str | None = option(None, "class descriptions, as rcnn.describe writes them", "learning", path=True)
+    templates: bool = option(True, "add CLIP's 80 prompt templates to the descriptions, as the authors' code does", "learning")
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    method: str = option("names", "names: learn class names (the paper); closed_form: the optimum over free vectors (ours)")
-    tokens: int = option(4, "N_c, learnable vectors per class name")
-    pair_weight: float = option(0.2, "λ of the pair-based loss")
-    epochs: int = option(30, "passes over the sentences")
-    batch_size: int = option(512, "sentences a step; the last incomplete batch is dropped")
-    learning_rate: float = option(1e-4, "of SGD, where the cosine starts")
-    warmup_rate: float = option(1e-5, "constant rate of the first epoch")
-    momentum: float = option(0.9, "of SGD")
-    weight_decay: float = option(5e-4, "of SGD")
-    centring: float = option(0.5, "κ of the row 'centred': class-name embeddings minus κ × their mean, a control")
-    ablation: bool = option(True, "also learn names without the pair-based loss, the row CNR of Table 3")
-    amp: bool = option(False, "bfloat16 text tower on CUDA; float32 otherwise")
+class TrainConfig(Section):
+    method: Literal["names", "closed_form"] = option(
+        "names", "names: learn class names (the paper); closed_form: the optimum over free vectors (ours)", "learning"
+    )
+    tokens: int = option(4, "N_c, learnable vectors per class name", "learning", ge=1)
+    pair_weight: float | Literal["auto"] = option(
+        0.2, "λ of the pair-based loss; auto (ours): of COCO's strength at any number of classes", "learning"
+    )
+    epochs: int = option(30, "passes over the sentences", "learning", ge=1)
+    batch_size: int = option(512, "sentences a step; the last incomplete batch is dropped", "learning", ge=1)
+    learning_rate: float = option(1e-4, "of SGD, where the cosine starts", "learning", ge=0)
+    warmup_rate: float = option(1e-5, "constant rate of the first epoch", "learning", ge=0)
+    momentum: float = option(0.9, "of SGD", "learning", ge=0)
+    weight_decay: float = option(5e-4, "of SGD", "learning", ge=0)
+    amp: bool = option(False, "bfloat16 text tower on CUDA; float32 otherwise", "learning")
+    ablation: bool = option(True, "also learn names without the pair-based loss, the row CNR of Table 3", "rows")
+    centring: float = option(0.5, "κ of the row 'centred': class-name embeddings minus κ × their mean, a control", "rows")
 
-    def __post_init__(self):
-        if self.method not in ("names", "closed_form"):
-            raise ValueError(f"train.method: expected names or closed_form, got {self.method!r}")
-        for key in ("tokens", "epochs", "batch_size"):
-            _at_least(f"train.{key}", 1, getattr(self, key))
-        for key in ("pair_weight", "learning_rate", "warmup_rate", "momentum", "weight_decay"):
-            _at_least(f"train.{key}", 0, getattr(self, key))
+    @field_validator("pair_weight")
+    @classmethod
+    def _not_negative(cls, weight):
+        if weight != "auto" and weight < 0:
+            raise ValueError("expected auto or a number from 0")
+        return weight
 
 
-@dataclass(frozen=True)
-class DatasetConfig:
-    kind: str = option("coco", "coco: a COCO annotation file; nuswide: its text files; mini: as coco, drawn first if absent")
-    images: str | None = option(None, "folder of the images", path=True)
-    annotations: str | None = option(None, "COCO annotation file, or folder of NUS-WIDE's lists; null: learn only", path=True)
-    allow_missing: bool = option(False, "leave out images that are missing or unreadable, and say so in every table")
-    keep_unlabelled: bool = option(False, "also use images that show none of the classes, as some papers do; this one does not")
-    expected_images: tuple[int, ...] = option((), "images with a positive label there should be: ZSL, GZSL; a warning if not")
-    count: int = option(1000, "mini: pictures to draw")
+class DatasetConfig(Section):
+    kind: str = option("coco", f"{'; '.join(f'{key}: {known.format}' for key, known in DATASETS.items())}", "metrics")
+    images: str | None = option(None, "folder of the images", "metrics", path=True)
+    annotations: str | None = option(
+        None, "COCO annotation file, or folder of NUS-WIDE's lists; null: there is nothing to evaluate on", "metrics", path=True
+    )
+    allow_missing: bool = option(False, "leave out images that are missing or unreadable, and say so in every table", "metrics")
+    keep_unlabelled: bool = option(
+        False, "also use images that show none of the classes, as some papers do; this one does not", "metrics"
+    )
+    expected_images: tuple[int, ...] = option(
+        (), "images with a positive label there should be: ZSL, GZSL; a warning if not", "metrics"
+    )
+    num_images: int = option(1000, "mini: pictures to draw", "metrics", ge=1)
 
-    def __post_init__(self):
-        if self.kind not in ("coco", "nuswide", "mini"):
-            raise ValueError(f"dataset.kind: expected coco, nuswide or mini, got {self.kind!r}")
-        if len(self.expected_images) not in (0, 2):
-            raise ValueError("dataset.expected_images: expected two numbers, of ZSL and GZSL")
-        _at_least("dataset.count", 1, self.count)
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind):
+        if kind not in DATASETS:
+            raise ValueError(f"expected {' or '.join(DATASETS)}")
+        return kind
 
-    def expected(self, task):
+    @field_validator("expected_images")
+    @classmethod
+    def _one_a_task(cls, numbers):
+        if len(numbers) not in (0, 2):
+            raise ValueError("expected two numbers, of ZSL and GZSL")
+        return numbers
+
+    def expected(self, task: str) -> int | None:
         """Images with a positive label that the test set of a task should have, or None."""
         return dict(zip(("zsl", "gzsl"), self.expected_images, strict=False)).get(task)
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
-    counts: tuple[int, ...] = option((2, 3), "MSSA: snippets on a side; [2, 3] cuts 4 and 9")
-    temperature: float = option(1 / 20, "τ_s of the softmax over patches; the paper names none, the authors' code has 1/20")
-    top_k: tuple[int, ...] = option((3, 5), "k of precision, recall and F1")
-    bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none")
-    epochs: bool = option(True, "also measure the class embeddings of every epoch, in the same pass")
-    diagnostics: bool = option(True, "also measure the global and the local part alone")
-    precision: str = option("auto", "of the image tower: float32, bf16, fp16; auto: fp16 on CUDA, float32 elsewhere")
-    compile: bool = option(False, "torch.compile the image tower")
-    batch_size: int = option(16, "images at a time")
-    workers: int = option(2, "processes that decode images")
-    save_every: float = option(120.0, "seconds between notes of what is done; a killed evaluation goes on from the last")
+class EvaluateConfig(Section):
+    grids: tuple[int, ...] = option((2, 3), "MSSA: snippets on a side; [2, 3] cuts 4 and 9", "scores")
+    temperature: float = option(
+        1 / 20, "τ_s of the softmax over patches; the paper names none, the authors' code has 1/20", "scores", gt=0
+    )
+    precision: Literal["auto", "float32", "bf16", "fp16"] = option(
+        "auto", "of the image tower: float32, bf16, fp16; auto: fp16 on CUDA, float32 elsewhere", "scores"
+    )
+    batch_size: int = option(16, "images at a time", "digits", ge=1)
+    compile: bool = option(False, "torch.compile the image tower", "digits")
+    top_k: tuple[int, ...] = option((3, 5), "k of precision, recall and F1", "metrics")
+    epochs: bool = option(True, "also measure the class embeddings of every epoch, in the same pass", "metrics")
+    diagnostics: bool = option(True, "also measure the global and the local part alone", "metrics")
+    bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none", "intervals", ge=0)
+    workers: int = option(2, "processes that decode images", "nothing", ge=0)
+    save_every: float = option(
+        120.0, "seconds between notes of what is done; a killed evaluation goes on from the last", "nothing"
+    )
 
-    def __post_init__(self):
-        for key, least in (("counts", 1), ("top_k", 1), ("bootstrap", 0), ("batch_size", 1), ("workers", 0)):
-            _at_least(f"evaluate.{key}", least, getattr(self, key))
-        if self.precision not in ("auto", "float32", "bf16", "fp16"):
-            raise ValueError(f"evaluate.precision: expected auto, float32, bf16 or fp16, got {self.precision!r}")
-        if self.temperature <= 0:
-            raise ValueError(f"evaluate.temperature: expected more than 0, got {self.temperature}")
-
-
-@dataclass(frozen=True)
-class Config:
-    output: str = option("outputs/run", "folder of this run", path=True)
-    cache: str = option("outputs/cache", "folder of sentence features, shared by runs", path=True)
-    seed: int = option(0, "of the starting vectors, the order of sentences, and the bootstrap")
-    device: str = option("auto", "auto, cpu, cuda, cuda:1, …")
-    clip: ClipConfig = field(default_factory=ClipConfig)
-    classes: ClassesConfig = field(default_factory=ClassesConfig)
-    corpus: CorpusConfig = field(default_factory=CorpusConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    @field_validator("grids", "top_k")
+    @classmethod
+    def _positive(cls, numbers):
+        if any(n < 1 for n in numbers):
+            raise ValueError("expected numbers from 1")
+        return numbers
 
 
-@dataclass(frozen=True)
-class DescribeConfig:
-    output: str = option("outputs/corpus.json", "the corpus; its answers and a report on it go beside it", path=True)
-    classes: ClassesConfig = field(default_factory=ClassesConfig)
-    context: str | None = option(None, "what the list is about, to settle senses: 'animals of the savanna'")
-    model: str = option("gpt-4o-mini", "name of the model at the service; the default is the paper's")
-    base_url: str | None = option(None, "service, such as http://localhost:11434/v1; null: OpenAI")
-    temperature: float | None = option(0.7, "of sampling; null: not sent, for models that take none")
-    max_tokens: int = option(1000, "cap of an answer; one that is cut is asked for once more with twice as many")
-    attributes: int = option(9, "visual cues an answer, in each of two styles")
-    attribute_rounds: int = option(3, "times each style is asked for, every time with another seed")
-    narrower: int = option(10, "narrower kinds an answer")
-    broader: int = option(3, "broader kinds an answer")
-    hierarchy_rounds: int = option(3, "times kinds are asked for")
-    scenes: int = option(20, "scenes an answer")
-    scene_rounds: int = option(1, "times scenes are asked for")
-    drop_listed_kinds: bool = option(False, "leave out kinds that are classes of the list, which pull learned names together")
-    mode: str = option("clean", "how sentences are composed: clean, or compat with the authors' corpus")
-    concurrency: int = option(8, "requests at a time")
-    timeout: float = option(120.0, "seconds for one request")
-    retries: int = option(5, "further tries after a 409, 429, 5xx, a network error or a reply that is none")
-    poll: float = option(30.0, "seconds between looks at a batch")
-    input_price: float | None = option(None, "USD for a million tokens in; null: known for gpt-4o-mini only")
-    output_price: float | None = option(None, "USD for a million tokens out")
+class Config(Section):
+    output: str = option("outputs/run", "folder of this run", "learning", path=True)
+    cache: str = option("outputs/cache", "folder of sentence features, shared by runs", "nothing", path=True)
+    seed: int = option(0, "of the starting vectors, the order of sentences, and the bootstrap", "learning")
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, …", "nothing")
+    clip: ClipConfig = Field(default_factory=ClipConfig)
+    classes: ClassesConfig = Field(default_factory=ClassesConfig)
+    corpus: CorpusConfig = Field(default_factory=CorpusConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    dataset: DatasetConfig = Field(default_factory=DatasetConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    rows: dict[str, str] = option(
+        {}, "rows.NAME=FILE: class embeddings (safetensors) or {class: [sentences]} (JSON) to measure too", "metrics", path=True
+    )
 
-    def __post_init__(self):
-        counts = ("attributes", "narrower", "broader", "scenes", "attribute_rounds", "hierarchy_rounds", "scene_rounds")
-        for key in (*counts, "max_tokens", "concurrency"):
-            _at_least(key, 1, getattr(self, key))
-        for key in ("retries", "temperature", "input_price", "output_price"):
-            if getattr(self, key) is not None:
-                _at_least(key, 0, getattr(self, key))
-        if self.mode not in ("clean", "compat"):
-            raise ValueError(f"mode: expected clean or compat, got {self.mode!r}")
-        if self.timeout <= 0 or self.poll <= 0:
-            raise ValueError("timeout, poll: expected more than 0 seconds")
+
+class DescribeConfig(Section):
+    output: str = option("outputs/corpus.json", "the corpus; its answers and a report on it go beside it", "nothing", path=True)
+    classes: ClassesConfig = Field(default_factory=ClassesConfig)
+    context: str | None = option(None, "what the list is about, to settle senses: 'animals of the savanna'", "corpus")
+    model: str = option("gpt-4o-mini", "name of the model at the service; the default is the paper's", "corpus")
+    base_url: str | None = option(None, "service, such as http://localhost:11434/v1; null: OpenAI", "corpus")
+    temperature: float | None = option(0.7, "of sampling; null: not sent, for models that take none", "corpus", ge=0)
+    max_tokens: int = option(
+        1000, "cap of an answer; one that is cut is asked for once more with twice as many", "corpus", ge=1
+    )
+    attributes: int = option(9, "visual cues an answer, in each of two styles", "corpus", ge=1)
+    attribute_rounds: int = option(3, "times each style is asked for, every time with another seed", "corpus", ge=1)
+    narrower: int = option(10, "narrower kinds an answer", "corpus", ge=1)
+    broader: int = option(3, "broader kinds an answer", "corpus", ge=1)
+    hierarchy_rounds: int = option(3, "times kinds are asked for", "corpus", ge=1)
+    scenes: int = option(20, "scenes an answer", "corpus", ge=1)
+    scene_rounds: int = option(1, "times scenes are asked for", "corpus", ge=1)
+    drop_listed_kinds: bool = option(
+        False, "leave out kinds that are classes of the list, which pull learned names together", "corpus"
+    )
+    mode: Literal["clean", "compat"] = option(
+        "clean", "how sentences are composed: clean, or compat with the authors' corpus", "corpus"
+    )
+    concurrency: int = option(8, "requests at a time", "nothing", ge=1)
+    timeout: float = option(120.0, "seconds for one request", "nothing", gt=0)
+    retries: int = option(5, "further tries after a 409, 429, 5xx, a network error or a reply that is none", "nothing", ge=0)
+    poll: float = option(30.0, "seconds between looks at a batch", "nothing", gt=0)
+    input_price: float | None = option(None, "USD for a million tokens in; null: known for gpt-4o-mini only", "nothing", ge=0)
+    output_price: float | None = option(None, "USD for a million tokens out", "nothing", ge=0)
+
+    @model_validator(mode="after")
+    def _both_prices(self):
         if (self.input_price is None) != (self.output_price is None):
             raise ValueError("input_price, output_price: expected both or neither")
+        return self
 
 
-def load(path, overrides=(), cls=Config):
+AnyConfig = TypeVar("AnyConfig", Config, DescribeConfig)
+
+
+def load(path: str | Path, overrides: Iterable[str] = (), cls: type[AnyConfig] = Config) -> AnyConfig:
     """Read a configuration.
 
     Args:
         path: YAML file.
         overrides: "key=value" strings with dotted keys, such as "train.epochs=5"; they win over the file.
         cls: Config or DescribeConfig.
-
-    Returns:
-        an instance of `cls`.
 
     Raises:
         FileNotFoundError, ValueError: no file, bad YAML, an unknown key (with the nearest name), a value of another type.
@@ -193,7 +254,7 @@ def load(path, overrides=(), cls=Config):
     return override(raw, overrides, cls)
 
 
-def override(raw, overrides, cls=Config):
+def override(raw: dict, overrides: Iterable[str], cls: type[AnyConfig] = Config) -> AnyConfig:
     """Configuration of a nested dictionary and "key=value" strings that win over it."""
     raw = copy.deepcopy(raw)
     for text in overrides:
@@ -210,76 +271,83 @@ def override(raw, overrides, cls=Config):
             place[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ValueError(f"{text}: the value is not YAML: {error}") from None
-    return from_dict(cls, raw)
+    try:
+        return cls.model_validate(raw)
+    except ValidationError as error:
+        raise ValueError(_explain(error.errors()[0], cls)) from None
 
 
-def from_dict(cls, raw, prefix="", root=None):
-    """Build the dataclass `cls` from nested dictionaries, strictly; `root` is the whole that it is a section of."""
-    root = root or cls
-    if not isinstance(raw, dict):
-        raise ValueError(f"{prefix.rstrip('.')}: expected a section of key: value pairs, got {raw!r}")
-    fields, types = {f.name: f for f in dataclasses.fields(cls)}, typing.get_type_hints(cls)
-    values = {}
-    for name, value in raw.items():
-        if name not in fields:
-            near = difflib.get_close_matches(prefix + str(name), known_keys(root), 1, 0)
-            raise ValueError(f"unknown configuration key {prefix}{name}; the nearest is {near[0]}")
-        if dataclasses.is_dataclass(types[name]):
-            values[name] = from_dict(types[name], value, f"{prefix}{name}.", root)
+def _explain(error, cls):
+    """One line on what pydantic found wrong first."""
+    key = ".".join(str(part) for part in error["loc"] if not _is_type(part))
+    if error["type"] == "extra_forbidden":
+        (near,) = difflib.get_close_matches(key, known_keys(cls), 1, 0)
+        return f"unknown configuration key {key}; the nearest is {near}"
+    if error["type"] == "model_type":
+        return f"{key}: expected a section of key: value pairs, got {error['input']!r}"
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return f"{key}: {message}, got {error['input']!r}" if key else message
+
+
+def _is_type(part):
+    """Whether a part of pydantic's location names a member of a union, not a key or an index."""
+    return isinstance(part, str) and (part in ("float", "int", "str") or "[" in part)
+
+
+class Option(NamedTuple):
+    """One leaf of a configuration."""
+
+    key: str  # dotted
+    default: Any
+    text: str  # of --help
+    shapes: str  # key of SHAPES
+    path: bool
+
+
+def options(cls: type[Section] = Config, prefix: str = "") -> Iterator[Option]:
+    """Every option of a configuration."""
+    for name, field in cls.model_fields.items():
+        if field.default_factory:
+            yield from options(field.default_factory, f"{prefix}{name}.")
         else:
-            values[name] = _coerce(value, types[name], prefix + name)
-    config = cls(**values)
-    paths = {n: getattr(config, n) for n, f in fields.items() if f.metadata.get("path") and getattr(config, n)}
-    return dataclasses.replace(config, **{n: os.path.abspath(os.path.expanduser(value)) for n, value in paths.items()})
+            yield Option(prefix + name, field.default, field.description, **field.json_schema_extra)
 
 
-def options(cls=Config, prefix=""):
-    """(dotted key, field) of every option."""
-    for f in dataclasses.fields(cls):
-        inner = typing.get_type_hints(cls)[f.name]
-        if dataclasses.is_dataclass(inner):
-            yield from options(inner, f"{prefix}{f.name}.")
-        else:
-            yield prefix + f.name, f
-
-
-def known_keys(cls=Config):
+def known_keys(cls: type[Section] = Config) -> list[str]:
     """All dotted keys."""
-    return [key for key, _ in options(cls)]
+    return [known.key for known in options(cls)]
 
 
-def describe(cls=Config):
+def describe(cls: type[Section] = Config) -> list[str]:
     """One line per key with its default, for --help."""
     lines = []
-    for key, f in options(cls):
-        default = list(f.default) if isinstance(f.default, tuple) else f.default
-        pair = f"{key}={yaml.safe_dump(default, default_flow_style=True).splitlines()[0]}"
-        lines.append(f"  {pair:36} {f.metadata['help']}")
+    for known in options(cls):
+        default = list(known.default) if isinstance(known.default, tuple) else known.default
+        pair = f"{known.key}={yaml.safe_dump(default, default_flow_style=True).splitlines()[0]}"
+        lines.append(f"  {pair:36} {known.text}")
     return lines
 
 
-def to_dict(config):
+def to_dict(settings: Section) -> dict:
     """Plain nested dictionaries with lists for tuples, ready for JSON or YAML."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    return settings.model_dump(mode="json")
 
 
-def _coerce(value, kind, key):
-    """`value` as the field's type; PyYAML reads 1e-4 as a string."""
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{key}: expected a list, got {value!r}")
-        return tuple(_coerce(v, typing.get_args(kind)[0], key) for v in value)
-    allowed = typing.get_args(kind) or (kind,)
-    if value is None and type(None) in allowed:
-        return None
-    target = next(t for t in allowed if t is not type(None))
-    try:
-        if target is float and not isinstance(value, bool) and math.isfinite(float(value)):
-            return float(value)
-        if target is int and isinstance(value, float) and value.is_integer():
-            return int(value)
-    except (TypeError, ValueError):
-        pass
-    if isinstance(value, target) and not (target is int and isinstance(value, bool)):
-        return value
-    raise ValueError(f"{key}: expected {target.__name__}, got {value!r}")
+def shaping(settings: Section, *what: str) -> dict[str, Any]:
+    """{dotted key: plain value} of the options that shape `what` (keys of SHAPES), paths aside."""
+    plain = flat(to_dict(settings))
+    return {o.key: plain[o.key] for o in options(type(settings)) if o.shapes in what and not o.path}
+
+
+def changed(before: Section, after: Section, *what: str) -> list[str]:
+    """Dotted keys of the options that shape `what`, paths as well, in which two configurations differ."""
+    one, other = flat(to_dict(before)), flat(to_dict(after))
+    return [o.key for o in options(type(before)) if o.shapes in what and one[o.key] != other[o.key]]
+
+
+def flat(plain: dict) -> dict[str, Any]:
+    """{dotted key: value} of what `to_dict` returns."""
+    sections = {name: value for name, value in plain.items() if isinstance(value, dict) and name != "rows"}
+    return {k: v for k, v in plain.items() if k not in sections} | {
+        f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()
+    }

@@ -10,8 +10,9 @@ from typing import Any, BinaryIO
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a JSON-able value, in hexadecimal: equal for equal values, whatever the order of dictionary keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of bytes or of a JSON-able value, in hexadecimal; the order of dictionary keys does not matter."""
+    data = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True).encode()
+    return hashlib.sha256(data).hexdigest()
 
 
 def file_sha256(path: str | Path) -> str:

@@ -1,137 +1,71 @@
-"""Tag images with the classes of a run: `python -m rcnn.predict photos/ --run outputs/mini --top 5`.
+"""Tag images with the classes of a run, or with a list of names: `python -m rcnn.predict photos/ --classes names.txt`.
 
-From Python:
-
-    from rcnn.predict import Tagger
-    tagger = Tagger.load("outputs/mini")
-    print(tagger.tag(["photo.jpg"], top=5))
-
-Scores rank the classes of one image; they are cosines, not probabilities.
+Scores rank the classes of one image; they are cosines, not probabilities. Without a run the class embeddings are the mean
+of CLIP's 80 templates. Images that cannot be read are named, and the exit code is then 1. `rcnn.Tagger` does the same in
+Python.
 """
 
 import csv
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TextIO
 
-import torch
 from PIL import Image
-from tqdm import tqdm
 
-from rcnn import checkpoint, cli, config
-from rcnn.score import mssa
-from rcnn.score.views import batches
+from rcnn import cli, config
+from rcnn.progress import progress
+from rcnn.tagger import TOP, Tagger, Tags
+from rcnn.text.classes import ClassList
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+CONVERT = "a camera's raw format, which is not read; convert it to JPEG first"
+# formats that people's folders hold, and what to do where Pillow reads them only with more, or not at all
+OTHERS = {
+    **dict.fromkeys([".heic", ".heif", ".avif"], "this format needs another package; run pip install pillow-heif"),
+    **dict.fromkeys([".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"], CONVERT),
+}
 
 
-class Tagger:
-    """Class embeddings and the image encoder they belong to.
+def find_images(places: Iterable[str | Path]) -> tuple[list[Path], dict[Path, str], int]:
+    """Image files among `places`: files as they are, folders searched through.
 
-    Args:
-        model: Clip.
-        class_names: C names.
-        class_embeddings: (C, D) unit vectors.
-        counts: MSSA's snippets on a side; () for the plain score, which is faster.
-        temperature: τ_s of the softmax over patches.
+    Returns:
+        (images, {file of a format that is not read: why}, number of hidden images that are left alone)
     """
-
-    def __init__(self, model, class_names, class_embeddings, counts=(), temperature=mssa.TEMPERATURE):
-        self.model, self.class_names, self.counts, self.temperature = model, list(class_names), tuple(counts), temperature
-        self.class_embeddings = class_embeddings.to(model.device)
-
-    @classmethod
-    def load(cls, run, **overrides):
-        """A tagger from the folder of a run.
-
-        Args:
-            run: folder that rcnn.train wrote.
-            overrides: configuration keys to set, such as device="cuda" or **{"clip.weights": "moved.pt"}.
-
-        Raises:
-            FileNotFoundError, ValueError: no run, no weights, or not the weights the run was learned with.
-        """
-        rows, facts = checkpoint.read_run(run)
-        settings = config.override(facts["config"], [f"{k}={json.dumps(v, default=str)}" for k, v in overrides.items()])
-        model = cli.load_clip(settings, facts)
-        return cls(model, facts["class_names"], rows[facts["method"]], settings.evaluate.counts, settings.evaluate.temperature)
-
-    @torch.inference_mode()
-    def stream(self, images, top=5, batch_size=8, workers=0):
-        """Tag images batch by batch.
-
-        Args:
-            images: paths or PIL images.
-            top: classes per image.
-            batch_size: images at a time.
-            workers: decoding processes.
-
-        Yields:
-            (index, tags, problem) in no promised order: tags is a list of (class name, score), best first; or None
-            where the image cannot be read, and then problem says why.
-        """
-        if not 1 <= top <= len(self.class_names):
-            raise ValueError(f"top: expected 1 to {len(self.class_names)} (the number of classes), got {top}")
-        for batch in batches(images, self.model.image.image_size, self.counts, batch_size, workers, upright=True):
-            for index, problem in batch.broken.items():
-                yield index, None, problem
-            if not batch.indices:
-                continue
-            features = self.model.encode_views(batch.pixels)
-            scores = sum(mssa.score(features, self.class_embeddings, self.counts, self.temperature)) / 2
-            cosines, columns = (best.tolist() for best in scores.topk(top, dim=1))
-            for index, column, cosine in zip(batch.indices, columns, cosines, strict=True):
-                yield index, [(self.class_names[c], s) for c, s in zip(column, cosine, strict=True)], None
-
-    def tag(self, images, top=5):
-        """Tags of each image: a list of (class name, score), best first.
-
-        Args:
-            images: paths or PIL images.
-            top: classes per image.
-
-        Raises:
-            ValueError: an image cannot be read; says which.
-        """
-        if isinstance(images, str | Path | Image.Image):
-            raise ValueError("images: expected a list of paths or PIL images, got a single one")
-        out = [None] * len(images)
-        for index, tags, problem in self.stream(images, top):
-            if tags is None:
-                raise ValueError(f"cannot read image {images[index]}: {problem}")
-            out[index] = tags
-        return out
-
-
-def find_images(places):
-    """Image files among `places`: files as they are, folders searched through."""
-    found = []
+    found, hidden = [], 0
     for place in map(Path, places):
         if place.is_dir():
-            found += sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            files = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES | set(OTHERS) and p.is_file())
+            shown = [p for p in files if not any(part.startswith(".") for part in p.relative_to(place).parts)]
+            hidden += len(files) - len(shown)
+            found += shown
         elif place.is_file():
             found.append(place)
         else:
             raise FileNotFoundError(f"there is no image or folder {place}")
     if not found:
         raise FileNotFoundError(f"no images in {', '.join(map(str, places))}; looked for {' '.join(sorted(SUFFIXES))}")
-    return found
+    readable = Image.registered_extensions()
+    unread = {p: OTHERS[p.suffix.lower()] for p in found if p.suffix.lower() in OTHERS and p.suffix.lower() not in readable}
+    return [p for p in found if p not in unread], unread, hidden
 
 
-def write_table(results, out):
+def write_table(results: list[tuple[Path, Tags]], out: TextIO) -> None:
     width = max((len(str(path)) for path, _ in results), default=0)
     for path, tags in results:
         print(str(path).ljust(width), "  ".join(f"{name} {score:.3f}" for name, score in tags), sep="  ", file=out)
 
 
-def write_csv(results, out):
+def write_csv(results: list[tuple[Path, Tags]], out: TextIO) -> None:
     writer = csv.writer(out)
     writer.writerow(["image", "rank", "class", "score"])
     for path, tags in results:
         writer.writerows([path, rank, name, f"{score:.6f}"] for rank, (name, score) in enumerate(tags, 1))
 
 
-def write_json(results, out):
+def write_json(results: list[tuple[Path, Tags]], out: TextIO) -> None:
     entries = [
         {"image": str(path), "tags": [{"class": name, "score": round(score, 6)} for name, score in tags]}
         for path, tags in results
@@ -142,31 +76,39 @@ def write_json(results, out):
 FORMATS = {"table": write_table, "csv": write_csv, "json": write_json}
 
 
-def main(argv=None):
-    parser = cli.parser("predict", __doc__, keys=None)
-    parser.add_argument("images", nargs="+", metavar="IMAGES-OR-FOLDER", help="image files, or folders to search through")
-    parser.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run of rcnn.train")
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes per image (default 5)")
+def main(argv: list[str] | None = None) -> int:
+    parser = cli.parser("predict", __doc__)
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files, folders, and key=value pairs")
+    classes = parser.add_mutually_exclusive_group(required=True)
+    classes.add_argument("--run", metavar="RUN", help="folder of a finished run of rcnn.train")
+    classes.add_argument("--classes", metavar="FILE", help="text file with one class name a line")
+    parser.add_argument("--top", type=int, metavar="K", help=f"classes per image (default {TOP})")
     parser.add_argument("--format", choices=FORMATS, default="table", help="what to print (default table)")
     parser.add_argument("--no-mssa", action="store_true", help="score the full image alone: several times faster")
-    parser.add_argument("--weights", metavar="FILE", help="CLIP weights, if they have moved since the run")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default auto)")
     args = parser.parse_intermixed_args(argv)
-    paths = find_images(args.images)
-    overrides = {"device": args.device} | ({"clip.weights": args.weights} if args.weights else {})
+    keys = set(config.known_keys())
+    pairs = [text for text in args.images if "=" in text and text.partition("=")[0] in keys]
+    paths, skipped, hidden = find_images([text for text in args.images if text not in pairs])
     if args.no_mssa:
-        overrides["evaluate.counts"] = []
-    tagger = Tagger.load(args.run, **overrides)
-    tags, broken = {}, {}
-    for index, found, problem in tqdm(tagger.stream(paths, args.top, workers=2), "tag", len(paths), delay=2, unit="image"):
-        if found is None:
-            broken[index] = problem
-        else:
-            tags[index] = found
+        pairs.append("evaluate.counts=[]")
+    if args.run:
+        tagger = Tagger.load(args.run, *pairs)
+    else:
+        settings = config.override({}, pairs)
+        tagger = Tagger.for_classes(ClassList.read(unseen=args.classes), settings, cache=settings.cache)
+    tags = {}
+    with progress(title="tag", total=len(paths), unit="image") as bar:
+        for index, found, problem in tagger.stream(paths, args.top, workers=2, done=bar.update):
+            if found is None:
+                skipped[paths[index]] = problem
+            else:
+                tags[index] = found
     FORMATS[args.format]([(paths[i], tags[i]) for i in sorted(tags)], sys.stdout)
-    for index, problem in sorted(broken.items()):
-        print(f"skipped {paths[index]}: {problem}", file=sys.stderr)
-    return 1 if broken else 0
+    for path, problem in sorted(skipped.items()):
+        print(f"skipped {path}: {problem}", file=sys.stderr)
+    if hidden:
+        print(f"{hidden} hidden file{'s' if hidden > 1 else ''} left alone", file=sys.stderr)
+    return 1 if skipped else 0
 
 
 if __name__ == "__main__":

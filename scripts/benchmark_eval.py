@@ -5,8 +5,8 @@
     python scripts/benchmark_eval.py --jpegs photos/        # also on real files
     python scripts/benchmark_eval.py --quick                # a small tower, seconds; its ratios mean nothing
 
-(a) plain: straight from the equations, one snippet after the other, explicit softmax with the attention maps kept; done anew
-    for every row and every epoch.
+(a) plain: straight from the equations, one snippet after the other, explicit softmax; done anew for every row and every
+    epoch.
 (b) open_clip's own encode_image on the same views: the global feature only.
 (c) ours: global and local features of all views at once, then all sets of class embeddings in the same pass.
 
@@ -32,6 +32,8 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import plain_clip
+
 from rcnn import cli, clip
 from rcnn.clip import image_tower
 from rcnn.datasets.drawing import World, draw
@@ -47,32 +49,12 @@ VIEWS = 1 + sum(n * n for n in COUNTS)
 COCO_IMAGES = 39_217
 
 
-def plain_features(tower, image):
-    """Global and local features of one view, (3, S, S), written straight from the equations of the paper."""
-    side = tower.conv1.kernel_size[0]
-    x = F.conv2d(image[None], tower.conv1.weight, stride=side).flatten(2).mT
-    x = tower.ln_pre(torch.cat([tower.class_embedding.expand(1, 1, -1), x], 1) + tower.positional_embedding)
-    maps = []
-    for block in tower.transformer["resblocks"]:
-        before, normed = x, block.ln_1(x)
-        q, k, v = F.linear(normed, block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, -1)
-        q, k, v = (t.unflatten(-1, (block.attn.heads, -1)).transpose(1, 2) for t in (q, k, v))
-        maps.append((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1))
-        x = before + block.attn.out_proj((maps[-1] @ v).transpose(1, 2).flatten(2))
-        x = x + block.mlp["c_proj"](block.activation(block.mlp["c_fc"](block.ln_2(x))))
-    own = (q @ q.mT / q.shape[-1] ** 0.5).softmax(-1)
-    maps.append(own)
-    local = block.attn.out_proj((own @ v).transpose(1, 2).flatten(2))[:, 1:]
-    unit = (F.normalize(tower.ln_post(t) @ tower.proj, dim=-1) for t in (x[:, :1], local))
-    return tuple(unit)
-
-
-def plain_scores(tower, views, z):
+def plain_scores(state, heads, views, z):
     """(C,) scores of one image from its (V, 3, S, S) views, MSSA with COUNTS (eq. 3 to 5, 9 and 10)."""
-    found = [plain_features(tower, view) for view in views]
-    p = torch.cat([g[0] for g, _ in found]) @ z.T  # (V, C)
-    grid = tower.grid
-    s = [(local[0] @ z.T).T.unflatten(-1, (grid, grid)) for _, local in found]
+    found = [plain_clip.image_features(state, view[None], heads) for view in views]
+    p = torch.cat([g for g, _ in found]) @ z.T  # (V, C)
+    grid = round(found[0][1].shape[1] ** 0.5)
+    s = [(local[0] @ z.T).T.unflatten(-1, (grid, grid)) for _, local in found]  # (N, C) -> (C, g, g)
     globals_, locals_, first = [p[0]], [s[0]], 1
     for n in COUNTS if len(views) > 1 else ():
         part = s[first : first + n * n]
@@ -145,13 +127,14 @@ def compare(reference, model, half, paths, batch_size, rounds, device):
     side = 4096 if device.type == "cuda" else 1536
     a, b = torch.randn(2, side, side, device=device)
     a16, b16 = a.bfloat16(), b.bfloat16()
+    state, heads = reference.state_dict(), model.image.transformer["resblocks"][0].attn.heads
     turns = Turns(device)
     for i in range(rounds + 1):
         if i == 1:
             turns.best.clear()  # the first round warmed up
         turns.take("peak float32", lambda: a @ b)
         turns.take("peak bf16", lambda: a16 @ b16)
-        turns.take("plain", lambda: plain_scores(model.image, x[:VIEWS], z))
+        turns.take("plain", lambda: plain_scores(state, heads, x[:VIEWS], z))
         turns.take("encode_image", lambda: reference.encode_image(x))
         turns.take("ours", lambda: model.image(x))
         turns.take("ours bf16", lambda: half.image(x))
@@ -162,7 +145,7 @@ def compare(reference, model, half, paths, batch_size, rounds, device):
         rate[name] = count / turns.best[name]
         peak = 2 * side**3 / turns.best["peak bf16" if "bf16" in name else "peak float32"]
         print(f"{name:14} {rate[name]:8.2f} {rate[name] * work / 1e12:8.3f} {100 * rate[name] * work / peak:10.0f} %")
-    same = plain_scores(model.image, x[:VIEWS], z) - sum(mssa.score(model.encode_views(pixels[:1]), z, COUNTS))[0] / 2
+    same = plain_scores(state, heads, x[:VIEWS], z) - sum(mssa.score(model.encode_views(pixels[:1]), z, COUNTS))[0] / 2
     print(f"plain and ours differ by at most {same.abs().max():.1e} in the scores")
     return rate
 

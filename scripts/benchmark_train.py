@@ -16,7 +16,6 @@ for the whole training, and the largest relative difference of any step's loss.
 """
 
 import argparse
-import math
 import resource
 import sys
 import time
@@ -30,11 +29,13 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import plain_clip
+
 from rcnn import clip
 from rcnn.clip.text_tower import TextEncoder
 from rcnn.learn import closed_form
 from rcnn.learn.optimise import new_optimiser, step
-from rcnn.learn.prompt_learner import CONTEXT, INITIAL_STD, PromptLearner
+from rcnn.learn.prompt_learner import INITIAL_STD, PromptLearner
 
 TOWER = {
     "width": 512, "heads": 8, "layers": 12, "mlp_width": 2048, "embed_dim": 512, "context": 77, "vocabulary": 49408,
@@ -143,60 +144,24 @@ def start_vectors(job, classes):
 # The plain implementation
 
 
-class PlainTower:
-    """CLIP's text tower: every row has 77 tokens and passes through every block."""
-
-    def __init__(self, state, sizes, device):
-        self.weights = {k: v.to(device) for k, v in state.items()}
-        self.heads, self.layers, context = sizes["heads"], sizes["layers"], sizes["context"]
-        self.mask = torch.full((context, context), -math.inf, device=device).triu(1)
-
-    def embed(self, rows):
-        return F.embedding(rows, self.weights["token_embedding.weight"])
-
-    def norm(self, x, name):
-        return F.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
-
-    def linear(self, x, name, joint="."):
-        return F.linear(x, self.weights[f"{name}{joint}weight"], self.weights[f"{name}{joint}bias"])
-
-    def attention(self, x, name):
-        query, key, value = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in self.linear(x, f"{name}.in_proj", joint="_").chunk(3, dim=-1)
-        )
-        scores = query @ key.mT / query.shape[-1] ** 0.5 + self.mask
-        return self.linear((scores.softmax(-1) @ value).transpose(1, 2).flatten(2), f"{name}.out_proj")
-
-    def encode(self, embeddings, end):
-        """(B, 77, width) token embeddings and the place of each row's end token -> (B, D) unit vectors."""
-        x = embeddings + self.weights["positional_embedding"]
-        for i in range(self.layers):
-            block = f"transformer.resblocks.{i}"
-            x = x + self.attention(self.norm(x, f"{block}.ln_1"), f"{block}.attn")
-            hidden = self.linear(self.norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc")
-            x = x + self.linear(hidden * torch.sigmoid(1.702 * hidden), f"{block}.mlp.c_proj")
-        x = self.norm(x, "ln_final")[torch.arange(len(x), device=x.device), end]
-        return F.normalize(x @ self.weights["text_projection"], dim=-1)
-
-
 def measure_plain(job):
     """Seconds of the two parts of a step, losses, and peak memory of the plain implementation."""
     device, classes = prepare(job), job.plain_classes
-    tower = PlainTower(random_state(job.sizes, job.seed), job.sizes, device)
+    state, heads = {k: v.to(device) for k, v in random_state(job.sizes, job.seed).items()}, job.sizes["heads"]
+    embedding = state["token_embedding.weight"]
     vectors = start_vectors(job, classes).to(device).requires_grad_()
     optimiser = torch.optim.SGD([vectors], lr=RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
-    prompt = clip.tokenize([f"{CONTEXT} {' '.join(['X'] * job.tokens)}."], job.sizes["context"]).to(device)
-    first, end = len(CONTEXT.split()) + 1, prompt.argmax(1).expand(classes)
-    embeddings = tower.embed(prompt).expand(classes, -1, -1)
+    prompt = clip.tokenize([f"{clip.CONTEXT} {' '.join(['X'] * job.tokens)}."], job.sizes["context"]).to(device)
+    first, end = len(clip.CONTEXT.split()) + 1, prompt.argmax(1).expand(classes)
+    embeddings = F.embedding(prompt, embedding).expand(classes, -1, -1)
     before, after = embeddings[:, :first], embeddings[:, first + job.tokens :]
     losses, sentence_times, class_times = [], [], []
     for rows, targets in zip(*(part.to(device) for part in batches(job, classes)), strict=True):
         began = clock(device)
         with torch.no_grad():
-            t = tower.encode(tower.embed(rows), rows.argmax(1))
+            t = plain_clip.text_features(state, F.embedding(rows, embedding), rows.argmax(1), heads)
         halfway = clock(device)
-        z = tower.encode(torch.cat([before, vectors, after], dim=1), end)
+        z = plain_clip.text_features(state, torch.cat([before, vectors, after], dim=1), end, heads)
         pairs = (1 + z @ z.T)[~torch.eye(classes, dtype=torch.bool, device=device)]
         loss = (z[targets] - t).square().sum() + PAIR_WEIGHT * pairs.sum()
         optimiser.zero_grad()

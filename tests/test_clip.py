@@ -12,16 +12,47 @@ import torch
 from torch import nn
 
 from rcnn import clip
+from rcnn.clip.weights import published_sha256
+from rcnn.files import file_sha256
 
+OPENAI = "https://openaipublic.azureedge.net/clip/models/5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f/ViT-B-16.pt"
+HUB = "hf-hub:timm/vit_base_patch16_clip_224.openai/"
 SENTENCES = ["a dog, which is a animal.", "a photo of many tree.", "Traffic lights; 2 of them (red)!"]
 
 
-@pytest.fixture(autouse=True)
-def no_download(monkeypatch):
-    def refuse(*_, **__):
-        raise OSError("no route to host")
+class Internet:
+    """What is served at each address, and which addresses were asked."""
 
-    monkeypatch.setattr("rcnn.clip.model.download_pretrained", refuse)
+    def __init__(self):
+        self.files, self.asked = {}, []
+
+    def download(self, address):
+        self.asked.append(address)
+        if address not in self.files:
+            raise OSError("no route\nto host")
+        return str(self.files[address])
+
+
+@pytest.fixture(autouse=True)
+def internet(monkeypatch):
+    internet = Internet()
+    by_url, by_hub = "download_pretrained_from_url", "download_pretrained_from_hf"
+    monkeypatch.setattr(open_clip.pretrained, by_url, lambda url, cache_dir: internet.download(url))
+    monkeypatch.setattr(open_clip.pretrained, by_hub, lambda name, cache_dir: internet.download(f"hf-hub:{name}/"))
+    return internet
+
+
+@pytest.fixture
+def publish(monkeypatch):
+    """Have open_clip name a file's SHA-256 among those that OpenAI published."""
+
+    def publish(path):
+        address = f"https://openaipublic.azureedge.net/clip/models/{file_sha256(path)}/{path.name}"
+        monkeypatch.setattr(open_clip, "get_pretrained_url", lambda model, tag: address)
+        published_sha256.cache_clear()
+
+    yield publish
+    published_sha256.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -120,16 +151,17 @@ def test_a_torchscript_archive_that_openai_did_not_publish_is_refused_unless_tru
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit")  # deprecated, but what OpenAI's files are
-def test_a_torchscript_archive_with_a_published_sha256_needs_no_trust(state, tmp_path, expected, monkeypatch):
+def test_a_torchscript_archive_with_a_published_sha256_needs_no_trust(state, tmp_path, expected, publish):
     path = tmp_path / "clip.pt"
     torchscript(path, state)
-    monkeypatch.setattr(clip, "_openai_hashes", lambda: {clip.file_sha256(path)})
+    publish(path)
     close(clip.load(None, None, path).text.encode(clip.tokenize(SENTENCES)), expected)
 
 
 def test_the_published_sha256_of_vit_b_16_is_known():
-    assert "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f" in clip._openai_hashes()
-    assert all(len(digest) == 64 and int(digest, 16) for digest in clip._openai_hashes())
+    assert "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f" in published_sha256()
+    assert len(published_sha256()) == 9  # four ViTs and five ResNets
+    assert all(len(digest) == 64 and int(digest, 16) for digest in published_sha256())
 
 
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
@@ -214,9 +246,9 @@ def test_openai_weights_with_the_name_of_a_gelu_model_are_refused(write_weights)
         clip.load("ViT-B-16", "openai", write_weights())
 
 
-def test_a_file_that_openai_published_is_refused_with_the_name_of_a_gelu_model(write_weights, monkeypatch):
+def test_a_file_that_openai_published_is_refused_with_the_name_of_a_gelu_model(write_weights, publish):
     path = write_weights()
-    monkeypatch.setattr(clip, "_openai_hashes", lambda: {clip.file_sha256(path)})
+    publish(path)
     with pytest.raises(ValueError, match=r"use clip\.model=ViT-B-16-quickgelu"):
         clip.load("ViT-B-16", None, path)
 
@@ -253,23 +285,57 @@ def test_a_missing_file_is_named(tmp_path):
         clip.load(None, None, tmp_path / "gone.pt")
 
 
-def test_without_network_the_message_says_what_to_fetch_and_where_to_put_it():
-    with pytest.raises(FileNotFoundError) as caught:
-        clip.load("ViT-B-16-quickgelu", "openai")
-    said = str(caught.value)
-    assert "https://openaipublic.azureedge.net/clip/models/" in said
-    assert "clip.weights=/path/to/ViT-B-16.pt" in said
-    assert "no route to host" in said
+# downloads
 
 
-def test_a_downloaded_file_is_loaded(write_weights, monkeypatch, expected):
-    path, asked = write_weights(), []
-    monkeypatch.setattr("rcnn.clip.model.download_pretrained", lambda source, **_: asked.append(source["url"]) or str(path))
+def test_openais_weights_come_from_openais_address_and_both_copies_are_named_before(write_weights, internet, capsys):
+    path = write_weights()
+    internet.files = {OPENAI: path, HUB: "other"}
+    assert clip.find_weights("ViT-B-16-quickgelu", "openai", None) == path
+    assert internet.asked == [OPENAI]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{OPENAI}, else {HUB}" in line
+
+
+def test_where_openais_address_fails_the_hubs_copy_serves_and_that_is_said(
+    write_weights, internet, monkeypatch, expected, capsys
+):
+    internet.files = {HUB: write_weights()}
     monkeypatch.setattr(open_clip, "get_model_config", lambda name: tiny_config())
     model = clip.load("ViT-B-16-quickgelu", "openai")
     close(model.text.encode(clip.tokenize(SENTENCES)), expected)
-    assert len(asked) == 1
-    assert asked[0].endswith("/ViT-B-16.pt")
+    assert internet.asked == [OPENAI, HUB]
+    assert f"taken from {HUB}, not from\n  {OPENAI}: no route to host\n" in capsys.readouterr().err
+
+
+def test_the_hubs_copy_is_refused_with_the_name_of_a_gelu_model_though_its_sha256_is_not_openais(write_weights, internet):
+    internet.files = {HUB: write_weights()}
+    with pytest.raises(ValueError, match=r"QuickGELU.*use clip\.model=ViT-B-16-quickgelu"):
+        clip.load("ViT-B-16", "openai")
+
+
+def test_where_both_copies_fail_one_error_names_both_and_where_to_put_a_file(internet):
+    with pytest.raises(FileNotFoundError) as caught:
+        clip.load("ViT-B-16-quickgelu", "openai")
+    said = str(caught.value)
+    assert f"{OPENAI}: no route to host\n" in said
+    assert f"{HUB}: no route to host\n" in said
+    assert f"fetch {OPENAI} or {HUB}\n" in said
+    assert said.endswith("clip.weights=/path/to/ViT-B-16.pt")
+    assert internet.asked == [OPENAI, HUB]
+
+
+def test_weights_of_others_come_from_the_hub_before_any_other_address(write_weights, internet):
+    source = open_clip.get_pretrained_cfg("ViT-B-16", "laion400m_e32")
+    internet.files = {source["url"]: write_weights()}
+    clip.find_weights("ViT-B-16", "laion400m_e32", None)
+    assert internet.asked == [f"hf-hub:{source['hf_hub']}", source["url"]]
+
+
+def test_weights_with_one_address_alone_are_asked_for_there_alone(internet):
+    with pytest.raises(FileNotFoundError, match=r"fetch hf-hub:\S+\n.*clip\.weights=/path/to/the file"):
+        clip.find_weights("ViT-B-16", "datacomp_xl_s13b_b90k", None)
+    assert len(internet.asked) == 1
 
 
 # vocabulary and tokens

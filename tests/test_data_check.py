@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import open_clip
 import pytest
 
-from rcnn import cli, clip, data
+from rcnn import cli, data
 from rcnn.datasets import DATASETS, mini
 from rcnn.files import file_sha256
 
@@ -86,7 +87,7 @@ def expect_missing(checked, name, *said):
 
 
 def test_as_a_command_all_is_there_with_exit_0_and_the_next_step(drawn, tmp_path):
-    arguments = [*overrides(drawn)[1:], f"dataset.count={COUNT}", f"cache={tmp_path}/cache"]
+    arguments = [*overrides(drawn)[1:], f"dataset.num_images={COUNT}", f"cache={tmp_path}/cache"]
     module = [sys.executable, "-m", "rcnn.data", "check", "--config", "configs/mini.yaml"]
     run = subprocess.run([*module, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -131,9 +132,9 @@ def test_weights_that_cannot_be_downloaded_are_missing(check, monkeypatch):
     def no_network(*_, **__):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(clip, "find_weights", no_network)
+    monkeypatch.setattr(open_clip, "download_pretrained", no_network)
     checked = check("clip.model=ViT-B-16-quickgelu", "clip.pretrained=openai", "clip.weights=null")
-    expect_missing(checked, "CLIP's weights", "no route to host", "set clip.weights=FILE")
+    expect_missing(checked, "CLIP's weights", "no route to host", "On a machine with internet fetch https://")
 
 
 def test_a_corpus_that_is_not_there_is_missing(check, world):
@@ -191,7 +192,7 @@ def test_a_benchmark_that_is_not_drawn_yet_is_left_to_the_first_training(check, 
 def test_a_benchmark_with_a_deleted_picture_is_missing_with_the_way_to_draw_it_anew(check, drawn, world):
     shutil.copy(drawn / "instances.json", world[0])
     (world[0] / "images" / "00004.jpg").unlink()
-    checked = check("dataset.kind=mini", f"dataset.count={COUNT}")
+    checked = check("dataset.kind=mini", f"dataset.num_images={COUNT}")
     expect_missing(checked, "images and labels", "00004.jpg", DATASETS["mini"].missing)
 
 

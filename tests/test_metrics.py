@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from rcnn.results.metrics import average_precision, precision_recall_f1, top_k_counts
+from rcnn.results.metrics import average_precision, decided_by_ties, precision_recall_f1, top_k_counts
 
 
 def case(seed, images=40, classes=7, values=(-1, 1)):
@@ -88,10 +88,50 @@ def test_ap_of_a_hand_computed_ranking():
     np.testing.assert_allclose(average_precision(scores, labels), [(1 / 1 + 2 / 3 + 3 / 4) / 3], atol=1e-7)
 
 
-def test_tied_scores_are_ranked_in_the_order_of_the_images():
-    scores = torch.zeros(4, 1)
-    np.testing.assert_allclose(average_precision(scores, torch.tensor([[1], [-1], [-1], [-1]])), [1.0])
-    np.testing.assert_allclose(average_precision(scores, torch.tensor([[-1], [-1], [-1], [1]])), [0.25])
+def test_tied_images_share_the_rank_of_the_last_of_them():
+    for labels in ([1, -1, -1, -1], [-1, -1, -1, 1]):
+        np.testing.assert_allclose(average_precision(torch.zeros(4, 1), torch.tensor(labels)[:, None]), [0.25])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ap_with_ties_equals_scikit_learn_with_and_without_weights(seed):
+    scores, labels = case(seed)
+    scores = (scores * 5).round()
+    expected = [average_precision_score(labels[:, c] == 1, scores[:, c]) for c in range(labels.shape[1])]
+    np.testing.assert_allclose(average_precision(scores, labels), expected, atol=1e-6)
+    weights = torch.from_numpy(np.random.default_rng(seed).integers(0, 4, (3, len(scores)))).double()
+    weights[:, 0] = 1
+    expected = [
+        [average_precision_score(labels[:, c] == 1, scores[:, c], sample_weight=w) for c in range(labels.shape[1])]
+        for w in weights
+    ]
+    np.testing.assert_allclose(average_precision(scores, labels, weights), expected, atol=1e-9)
+
+
+def test_classes_tied_for_the_last_places_share_them():
+    scores, labels = torch.tensor([[3.0, 1.0, 1.0, 1.0, 0.0]]), torch.tensor([[1, 1, -1, -1, 1]])
+    assert top_k_counts(scores, labels, 2)[0].tolist() == pytest.approx([1 + 1 / 3])
+    assert top_k_counts(scores, labels, 3)[0].tolist() == pytest.approx([1 + 2 / 3])
+    assert top_k_counts(scores, labels, 4)[0].tolist() == [2]
+    assert [decided_by_ties(scores, labels, k).item() for k in (1, 2, 3, 4, 5)] == [False, True, True, False, False]
+
+
+def test_a_tie_among_classes_of_one_label_decides_nothing():
+    scores = torch.tensor([[1.0, 1.0, 0.0]])
+    assert not decided_by_ties(scores, torch.tensor([[1, 1, -1]]), 1).item()
+    assert not decided_by_ties(scores, torch.tensor([[-1, 0, 1]]), 1).item()
+
+
+@given(small_cases(distinct=False), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_no_metric_depends_on_the_order_of_images_or_classes_even_with_ties(drawn, k, random):
+    scores, labels = drawn
+    k = min(k, scores.shape[1])
+    images, classes = (random.sample(range(n), n) for n in scores.shape)
+    mixed = scores[images][:, classes], labels[images][:, classes]
+    np.testing.assert_allclose(average_precision(*mixed), average_precision(scores, labels)[classes], atol=1e-7)
+    for ours, other in zip(top_k_counts(*mixed, k), top_k_counts(scores, labels, k), strict=True):
+        np.testing.assert_allclose(ours, other[images], atol=1e-12)
+    assert torch.equal(decided_by_ties(*mixed, k), decided_by_ties(scores, labels, k)[images])
 
 
 @given(small_cases(distinct=False))

@@ -139,7 +139,7 @@ def test_the_held_out_style_looks_different(world):
 
 def test_reading_draws_nothing_and_preparing_draws_what_is_not_there_or_was_drawn_by_other_settings(tmp_path, classes):
     settings = {"kind": "mini", "annotations": str(tmp_path / "instances.json"), "images": str(tmp_path / "images")}
-    two, three = (DatasetConfig(**settings, count=count) for count in (2, 3))
+    two, three = (DatasetConfig(**settings, num_images=number) for number in (2, 3))
     assert not datasets.is_prepared(two)
     with pytest.raises(FileNotFoundError, match=r"instances\.json"):
         datasets.read(two, classes)

@@ -1,5 +1,6 @@
 """CLIP's image tower with the last block of ClearCLIP: one global and many local features from one pass (paper 3.2)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,10 +10,10 @@ from torch.nn import functional as F
 from rcnn.clip.transformer import Attention, blocks
 
 
-def normalise(pixels, mean, std):
-    """uint8 (…, S, S, 3) pixels -> float32 (…, 3, S, S), in the units the image encoder was trained with."""
+def normalise(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """uint8 (…, S, S, 3) pixels -> float32 (…, 3, S, S): (pixel / 255 - mean) / std of every channel."""
     x = pixels.movedim(-1, -3).float().div(255)
-    mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (mean, std))
+    mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (mean, std))  # (3,) -> (3, 1, 1)
     return (x - mean) / std
 
 
@@ -33,7 +34,17 @@ class ImageEncoder(nn.Module):
         activation: "quick_gelu" or "gelu".
     """
 
-    def __init__(self, image_size, patch, width, heads, layers, mlp_width, embed_dim, activation="quick_gelu"):
+    def __init__(
+        self,
+        image_size: int,
+        patch: int,
+        width: int,
+        heads: int,
+        layers: int,
+        mlp_width: int,
+        embed_dim: int,
+        activation: str = "quick_gelu",
+    ):
         super().__init__()
         self.image_size, self.grid = image_size, image_size // patch
         self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
@@ -44,11 +55,11 @@ class ImageEncoder(nn.Module):
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, embed_dim))
 
-    def set_precision(self, dtype):
+    def set_precision(self, dtype: torch.dtype) -> "ImageEncoder":
         """Have the large products of matrices in `dtype`, such as torch.bfloat16; returns self.
 
-        The sum that the blocks add to, its normalisation and the shared space stay in float32: rounding them in every block
-        is what would move the scores.
+        The residual stream, its normalisation and the shared space stay in float32: rounding them in every block is what
+        would move the scores.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -59,7 +70,7 @@ class ImageEncoder(nn.Module):
                 )
         return self
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> ImageFeatures:
         """(B, 3, S, S) normalised images -> ImageFeatures in float32, whatever the precision of the products.
 
         The class token passes the unchanged last block. The patches pass ClearCLIP's: attention of queries to queries,
@@ -67,31 +78,32 @@ class ImageEncoder(nn.Module):
         """
         return self.last_block(self.trunk(images))
 
-    def trunk(self, images):
-        """All blocks but the last: class token and patches, (B, 1 + N, width)."""
+    def trunk(self, images: torch.Tensor) -> torch.Tensor:
+        """All blocks but the last: (B, 3, S, S) -> class token and patches, (B, 1 + N, width)."""
         x = self.embed(images)
         for block in self.transformer["resblocks"][:-1]:
             x = x + block.attn.mix(*block.attn.project(block.ln_1(x), 0, 3))
             x = block.feed_forward(x)
         return x
 
-    def last_block(self, x):
-        """What the trunk returned -> ImageFeatures."""
+    def last_block(self, x: torch.Tensor) -> ImageFeatures:
+        """What the trunk returned, (B, 1 + N, width) -> ImageFeatures (B, D) and (B, N, D)."""
         last = self.transformer["resblocks"][-1]
         query, key, value = last.attn.project(last.ln_1(x), 0, 3)
         class_token = last.feed_forward(x[:, :1] + last.attn.mix(query[:, :, :1], key, value))
         patches = last.attn.mix(query[:, :, 1:], query, value)
         return ImageFeatures(self.to_shared_space(class_token)[:, 0], self.to_shared_space(patches))
 
-    def embed(self, images):
-        """Class token and patches, (B, 1 + N, width)."""
-        # conv1 cuts patches that do not overlap: a matrix product, which on CUDA stays in float32 where cuDNN would not
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) -> class token and patches, (B, 1 + N, width)."""
+        # conv1 on patches that do not overlap is a matrix product, which on CUDA stays in float32 where cuDNN takes TF32
         side = self.conv1.kernel_size[0]
-        patches = F.unfold(images.to(self.conv1.weight.dtype), side, stride=side).mT  # (B, N, 3·p·p)
-        patches = (patches @ self.conv1.weight.flatten(1).T).to(self.class_embedding.dtype)  # (B, N, width)
+        patches = F.unfold(images.to(self.conv1.weight.dtype), side, stride=side).mT  # (B, 3·p·p, N) -> (B, N, 3·p·p)
+        kernel = self.conv1.weight.flatten(1)  # (width, 3, p, p) -> (width, 3·p·p)
+        patches = (patches @ kernel.T).to(self.class_embedding.dtype)  # (B, N, width)
         class_token = self.class_embedding.expand(len(images), 1, -1)
         return self.ln_pre(torch.cat([class_token, patches], 1) + self.positional_embedding)
 
-    def to_shared_space(self, x):
-        """ln_post, proj, unit length (eq. 3 and 4)."""
+    def to_shared_space(self, x: torch.Tensor) -> torch.Tensor:
+        """ln_post, proj, unit length (eq. 3 and 4): (…, width) -> (…, D)."""
         return F.normalize(self.ln_post(x.to(self.proj.dtype)) @ self.proj, dim=-1)

@@ -1,9 +1,10 @@
-"""CLIP's text tower, exact and without the work that cannot matter.
+"""CLIP's text tower, without the computations that its output does not depend on.
 
 The tower is causal and its output is the row of the end-of-text token. So rows after that token are cut off, the last
 block computes that row alone, and the keys and values of a prefix shared by all rows are computed once.
 """
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from rcnn.clip.transformer import blocks
 class Prefix(NamedTuple):
     """Keys and values of tokens that all rows share, per block: L pairs of (1, heads, P, d)."""
 
-    keys_values: list
+    keys_values: list[tuple[torch.Tensor, torch.Tensor]]
     length: int
 
 
@@ -32,7 +33,17 @@ class TextEncoder(nn.Module):
         activation: "quick_gelu" or "gelu".
     """
 
-    def __init__(self, width, heads, layers, mlp_width, embed_dim, context=77, vocabulary=49408, activation="quick_gelu"):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        layers: int,
+        mlp_width: int,
+        embed_dim: int,
+        context: int = 77,
+        vocabulary: int = 49408,
+        activation: str = "quick_gelu",
+    ):
         super().__init__()
         self.token_embedding = nn.Embedding(vocabulary, width)
         self.positional_embedding = nn.Parameter(torch.empty(context, width))
@@ -40,7 +51,7 @@ class TextEncoder(nn.Module):
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.empty(width, embed_dim))
 
-    def forward(self, embeddings, end, prefix=None):
+    def forward(self, embeddings: torch.Tensor, end: torch.Tensor, prefix: Prefix | None = None) -> torch.Tensor:
         """Encode rows of token embeddings.
 
         Args:
@@ -54,7 +65,7 @@ class TextEncoder(nn.Module):
         batch, length, _ = embeddings.shape
         start = prefix.length if prefix else 0
         x = embeddings + self.positional_embedding[start : start + length]
-        mask = torch.ones(length, start + length, dtype=torch.bool, device=x.device).tril(start)
+        mask = torch.ones(length, start + length, dtype=torch.bool, device=x.device).tril(start)  # (T, P + T)
         *body, last = self.transformer["resblocks"]
         for i, block in enumerate(body):
             query, key, value = block.attn.project(block.ln_1(x), 0, 3)
@@ -63,21 +74,23 @@ class TextEncoder(nn.Module):
         rows = torch.arange(batch, device=x.device), end
         y = last.ln_1(x)
         key, value = last.attn.project(y, 1, 3)
-        (query,) = last.attn.project(y[rows][:, None], 0, 1)
-        x = x[rows] + last.attn.mix(query, *self._after(prefix, -1, key, value), mask[end][:, None, None])[:, 0]
+        (query,) = last.attn.project(y[rows][:, None], 0, 1)  # (B, width) -> (B, 1, width) -> (B, heads, 1, d)
+        mask = mask[end][:, None, None]  # (B, P + T) -> (B, 1, 1, P + T)
+        x = x[rows] + last.attn.mix(query, *self._after(prefix, -1, key, value), mask)[:, 0]  # (B, width)
         return self.ln_final(last.feed_forward(x)) @ self.text_projection
 
     @staticmethod
-    def _after(prefix, block, key, value):
+    def _after(prefix: Prefix | None, block: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Key and value, (B, heads, T, d), with those of the prefix before them: (B, heads, P + T, d)."""
         if prefix is None:
             return key, value
         before = (part.expand(len(key), -1, -1, -1) for part in prefix.keys_values[block])
         return tuple(torch.cat(pair, dim=2) for pair in zip(before, (key, value), strict=True))
 
     @torch.no_grad()
-    def prefix(self, tokens):
+    def prefix(self, tokens: torch.Tensor) -> Prefix:
         """Keys and values of the token row `tokens` (P,), with which rows of `forward` may begin."""
-        x = (self.token_embedding(tokens) + self.positional_embedding[: len(tokens)])[None]
+        x = (self.token_embedding(tokens) + self.positional_embedding[: len(tokens)])[None]  # (P, width) -> (1, P, width)
         mask = torch.ones(len(tokens), len(tokens), dtype=torch.bool, device=x.device).tril()
         keys_values = []
         for block in self.transformer["resblocks"]:
@@ -87,7 +100,12 @@ class TextEncoder(nn.Module):
         return Prefix(keys_values, len(tokens))
 
     @torch.no_grad()
-    def encode(self, tokens, budget=None, progress=lambda rows: rows):
+    def encode(
+        self,
+        tokens: torch.Tensor,
+        budget: int | None = None,
+        progress: Callable[[list[torch.Tensor]], Iterable[torch.Tensor]] = lambda rows: rows,
+    ) -> torch.Tensor:
         """Normalised features of token rows.
 
         Rows are sorted by length and grouped so that a group holds about `budget` tokens: hardly any padding is computed.
@@ -95,7 +113,7 @@ class TextEncoder(nn.Module):
         Args:
             tokens: (M, context) integer rows, zero after the end-of-text token, which is each row's largest token.
             budget: tokens a group; by default as many as keep a CPU's cache, or a GPU's cores, filled.
-            progress: wrapper of the iterator over groups, such as tqdm.
+            progress: wrapper of the list of groups that yields its items, such as a progress bar.
 
         Returns:
             (M, D) float32 unit vectors.

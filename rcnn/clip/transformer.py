@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def quick_gelu(x):
+def quick_gelu(x: torch.Tensor) -> torch.Tensor:
     """x · sigmoid(1.702 x), the activation of OpenAI's CLIP weights; written with SiLU, whose gradient is one kernel."""
     return F.silu(1.702 * x) / 1.702
 
@@ -16,14 +16,14 @@ ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
 class Attention(nn.Module):
     """Multi-head attention in two halves, so that a tower may choose what attends to what."""
 
-    def __init__(self, width, heads):
+    def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
 
-    def project(self, x, first, last):
+    def project(self, x: torch.Tensor, first: int, last: int) -> tuple[torch.Tensor, ...]:
         """Projections `first` to `last` (exclusive) of query, key, value = 0, 1, 2: each (B, heads, T, d)."""
         width = x.shape[-1]
         rows = slice(first * width, last * width)
@@ -31,16 +31,27 @@ class Attention(nn.Module):
         # (B, T, n·heads·d) -> n tensors (B, heads, T, d)
         return x.unflatten(-1, (last - first, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def mix(self, query, key, value, mask=None):
-        """out_proj(softmax(query·keyᵀ/√d)·value): (B, T, width)."""
+    def mix(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """out_proj(softmax(query·keyᵀ/√d)·value), with d = width / heads.
+
+        Args:
+            query: (B, heads, T, d).
+            key, value: (B, heads, S, d).
+            mask: bool, broadcast to (B, heads, T, S); False where a query must not see a key.
+
+        Returns:
+            (B, T, width)
+        """
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.out_proj(x.transpose(1, 2).flatten(2))
+        return self.out_proj(x.transpose(1, 2).flatten(2))  # (B, heads, T, d) -> (B, T, heads·d)
 
 
 class Block(nn.Module):
     """x + attention(ln_1(x)), then x + mlp(ln_2(x)) (paper eq. 1)."""
 
-    def __init__(self, width, heads, mlp_width, activation):
+    def __init__(self, width: int, heads: int, mlp_width: int, activation: str):
         super().__init__()
         self.ln_1 = nn.LayerNorm(width)
         self.attn = Attention(width, heads)
@@ -48,13 +59,13 @@ class Block(nn.Module):
         self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, mlp_width), "c_proj": nn.Linear(mlp_width, width)})
         self.activation = ACTIVATIONS[activation]
 
-    def feed_forward(self, x):
-        """x + mlp(ln_2(x)), any leading shape."""
+    def feed_forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x + mlp(ln_2(x)): (…, width) -> (…, width)."""
         hidden = self.mlp["c_fc"](self.ln_2(x).to(self.mlp["c_fc"].weight.dtype))
         return x + self.mlp["c_proj"](self.activation(hidden))
 
 
-def blocks(width, heads, layers, mlp_width, activation):
+def blocks(width: int, heads: int, layers: int, mlp_width: int, activation: str) -> nn.ModuleDict:
     """A stack under the name `resblocks`, as the checkpoints have it."""
     stack = nn.ModuleList(Block(width, heads, mlp_width, activation) for _ in range(layers))
     return nn.ModuleDict({"resblocks": stack})

@@ -5,7 +5,8 @@ A new one is an entry here and the module rcnn/datasets/<key>.py, imported when 
     find(annotations, images, classes)   {name: path} of the files with its labels, or FileNotFoundError
     labels(files, classes)               (B file names of images, (B, C) int8 labels in {1, -1, 0 = unknown})
 
-and, where the images are made and not downloaded, `is_prepared(annotations, count)` and `prepare(images, annotations, count)`.
+and, where the images are made and not downloaded, `is_prepared(annotations, num_images)` and
+`prepare(images, annotations, num_images)`.
 """
 
 import importlib
@@ -25,6 +26,7 @@ class Dataset:
 
     Attributes:
         title: its name in tables and messages.
+        format: what its labels are in, for --help.
         missing: what to do where its files are not there.
         class_names_sha256: `ClassList.fingerprint` of the paper's classes, which ship as data/<key>/seen.txt and unseen.txt;
             None for a data set that the paper does not use.
@@ -32,6 +34,7 @@ class Dataset:
     """
 
     title: str
+    format: str
     missing: str
     class_names_sha256: str | None = None
     positives_per_image: Mapping[str, float] | None = None
@@ -40,18 +43,21 @@ class Dataset:
 DATASETS = {
     "coco": Dataset(
         "MS-COCO",
+        "a COCO annotation file",
         "python scripts/prepare_coco.py downloads MS-COCO, or links a copy (--folder)",
         "ecbc24512f24f1eeb0a8b5a490f6e4d172c744d35430babfd34702d30de36761",
         {"zsl": 1.208, "gzsl": 2.571},
     ),
     "nuswide": Dataset(
         "NUS-WIDE",
+        "its text files",
         "python scripts/prepare_nuswide.py --help says what to get; with --folder it links a copy",
         "a9e9cc595a3748e34f7d9afece0bee1cd552842ade62b558ba6af53a47343d3d",
         {"zsl": 2.414, "gzsl": 6.9},
     ),
     "mini": Dataset(
         "mini benchmark",
+        "as coco, drawn first if absent",
         "python -m rcnn.train --config configs/mini.yaml draws it, once its annotation file is not there",
     ),
 }
@@ -65,19 +71,19 @@ class Settings(Protocol):
     annotations: str | None
     allow_missing: bool
     keep_unlabelled: bool
-    count: int
+    num_images: int
 
 
 def is_prepared(settings: Settings) -> bool:
     """Whether `prepare` has nothing to do."""
     module = _module(settings)
-    return not hasattr(module, "is_prepared") or module.is_prepared(settings.annotations, settings.count)
+    return not hasattr(module, "is_prepared") or module.is_prepared(settings.annotations, settings.num_images)
 
 
 def prepare(settings: Settings) -> None:
     """Make the images of a data set that is made and not downloaded, unless they are there already."""
     if not is_prepared(settings):
-        _module(settings).prepare(settings.images, settings.annotations, settings.count)
+        _module(settings).prepare(settings.images, settings.annotations, settings.num_images)
 
 
 def read(settings: Settings, classes: "ClassList", cache: str | None = None) -> "ImageSet":

@@ -25,11 +25,11 @@ class Optimum(NamedTuple):
     iterations: int
 
 
-def minimise(pull, weight, tolerance=1e-10, iterations=100):
+def minimise(sums: torch.Tensor, weight: float, tolerance: float = 1e-10, iterations: int = 100) -> Optimum:
     """Minimise the expected loss over unit vectors.
 
     Args:
-        pull: (C, D), a_c of every class (`losses.class_pull`); no class may be without sentences.
+        sums: (C, D), a_c of every class (`losses.class_sums`); no class may be without sentences.
         weight: λ ≥ 0.
         tolerance: stop when the certified gap is below this share of Σ‖a_c‖.
         iterations: most Newton steps.
@@ -37,7 +37,7 @@ def minimise(pull, weight, tolerance=1e-10, iterations=100):
     Returns:
         Optimum. A gap that stays large means that some a_c = λw: λ is so large that the optimum leaves the sphere.
     """
-    a = pull.double()
+    a = sums.double()
     norms = a.norm(dim=1)
     if not (norms > 0).all():
         raise ValueError(f"expected sentences for every class, got none for {int((norms == 0).sum())} of {len(a)}")

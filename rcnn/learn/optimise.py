@@ -1,14 +1,18 @@
 """How class names are learned: the paper's schedule, one step, and the loop over epochs (paper 3.4)."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from rcnn.learn.losses import pair_loss, reconstruction_loss
+from rcnn.config import TrainConfig
+from rcnn.learn.losses import total_loss
+from rcnn.learn.prompt_learner import PromptLearner
+from rcnn.text.corpus import EncodedCorpus
 
 
-def learning_rates(epochs, rate, warmup):
+def learning_rates(epochs: int, rate: float, warmup: float) -> list[float]:
     """Rate of every epoch: `warmup` in the first, then a cosine that starts at `rate`.
 
     The cosine is entered at epoch 1 and not finished, as in the authors' code: rate·½(1 + cos(π(e−1)/epochs)).
@@ -16,13 +20,21 @@ def learning_rates(epochs, rate, warmup):
     return [warmup] + [rate * 0.5 * (1 + math.cos(math.pi * (e - 1) / epochs)) for e in range(1, epochs)]
 
 
-def new_optimiser(learner, momentum, weight_decay):
+def new_optimiser(learner: PromptLearner, momentum: float, weight_decay: float) -> torch.optim.SGD:
     """SGD over the class vectors alone; `step` sets the rate."""
     return torch.optim.SGD([learner.class_vectors], lr=0.0, momentum=momentum, weight_decay=weight_decay)
 
 
-def step(learner, optimiser, text_features, targets, weight, rate, amp=False):
-    """loss = mse + weight · pairs on one batch, and a step down its gradient.
+def step(
+    learner: PromptLearner,
+    optimiser: torch.optim.Optimizer,
+    text_features: torch.Tensor,
+    targets: torch.Tensor,
+    weight: float,
+    rate: float,
+    amp: bool = False,
+) -> float:
+    """One step down the gradient of `total_loss` on one batch.
 
     Args:
         learner: PromptLearner.
@@ -33,26 +45,34 @@ def step(learner, optimiser, text_features, targets, weight, rate, amp=False):
         amp: compute the tower in bfloat16 (CUDA).
 
     Returns:
-        The loss before the step, a float.
+        The loss before the step.
     """
     for group in optimiser.param_groups:
         group["lr"] = rate
     with torch.autocast(text_features.device.type, torch.bfloat16, enabled=amp):
         z = learner()
-    loss = reconstruction_loss(z, text_features, targets) + weight * pair_loss(z)
+    loss = total_loss(z, text_features, targets, weight)
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
     return loss.item()
 
 
-def batches(count, batch_size, seed, epoch):
+def batches(count: int, batch_size: int, seed: int, epoch: int) -> tuple[torch.Tensor, ...]:
     """Row numbers of every batch of an epoch: all rows shuffled, the last incomplete batch dropped."""
     order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))
     return order[: count - count % batch_size].split(batch_size)
 
 
-def learn(learner, optimiser, text_features, targets, weight, rates, batch_size, seed, first=0, amp=False):
+def learn(
+    learner: PromptLearner,
+    optimiser: torch.optim.Optimizer,
+    corpus: EncodedCorpus,
+    weight: float,
+    settings: TrainConfig,
+    seed: int,
+    first: int = 0,
+) -> Iterator[tuple[int, float]]:
     """Learn class names, epoch after epoch; the order of sentences depends on seed and epoch alone.
 
     At least one batch of sentences is needed.
@@ -60,22 +80,21 @@ def learn(learner, optimiser, text_features, targets, weight, rates, batch_size,
     Args:
         learner: PromptLearner, changed in place.
         optimiser: from `new_optimiser`.
-        text_features, targets: (M, D) unit vectors of all sentences and (M,) their classes.
+        corpus: the sentences.
         weight: λ.
-        rates: learning rate of every epoch.
-        batch_size: b.
+        settings: epochs, rates, batch size, amp.
         seed: of the order.
         first: epoch to begin with.
-        amp: see `step`.
 
     Yields:
         (epoch, mean loss of its steps) after each epoch.
     """
     device = learner.class_vectors.device
-    text_features, targets = text_features.to(device), targets.to(device)
-    for epoch in range(first, len(rates)):
+    t, targets = corpus.features.to(device), corpus.targets.to(device)
+    rates = learning_rates(settings.epochs, settings.learning_rate, settings.warmup_rate)
+    for epoch in range(first, settings.epochs):
         trace = []
-        for rows in batches(len(targets), batch_size, seed, epoch):
+        for rows in batches(len(targets), settings.batch_size, seed, epoch):
             rows = rows.to(device)
-            trace.append(step(learner, optimiser, text_features[rows], targets[rows], weight, rates[epoch], amp))
+            trace.append(step(learner, optimiser, t[rows], targets[rows], weight, rates[epoch], settings.amp))
         yield epoch, sum(trace) / len(trace)

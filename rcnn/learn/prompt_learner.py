@@ -5,8 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from rcnn import clip
+from rcnn.clip.text_tower import TextEncoder
 
-CONTEXT = "a photo of a"
 INITIAL_STD = 0.02
 
 
@@ -15,25 +15,25 @@ class PromptLearner(nn.Module):
 
     Args:
         text: the frozen TextEncoder.
-        classes: C.
+        num_classes: C.
         tokens: N_c, vectors a class.
         generator: of the normal start with deviation 0.02; on the CPU.
     """
 
-    def __init__(self, text, classes, tokens, generator=None):
+    def __init__(self, text: TextEncoder, num_classes: int, tokens: int, generator: torch.Generator | None = None):
         super().__init__()
         self.text = text
         width, device = text.positional_embedding.shape[1], text.positional_embedding.device
-        start = INITIAL_STD * torch.randn(classes, tokens, width, generator=generator)
+        start = INITIAL_STD * torch.randn(num_classes, tokens, width, generator=generator)
         self.class_vectors = nn.Parameter(start.to(device))
-        row = clip.tokenize([f"{CONTEXT} {' '.join(['X'] * tokens)}."])[0].to(device)
+        row = clip.tokenize([f"{clip.CONTEXT} {' '.join(['X'] * tokens)}."])[0].to(device)
         row = row[: int(row.argmax()) + 1]
         head, tail = row[: -tokens - 2], row[-2:]  # start + context | the vectors | full stop + end
         self.prefix = text.prefix(head)
         with torch.no_grad():
             self.register_buffer("suffix", text.token_embedding(tail))
 
-    def forward(self):
+    def forward(self) -> torch.Tensor:
         """Class embeddings z, (C, D) unit vectors."""
         classes, tokens, _ = self.class_vectors.shape
         names = torch.cat([self.class_vectors, self.suffix.expand(classes, -1, -1)], dim=1)  # (C, N_c + 2, width)

@@ -2,16 +2,20 @@
 
 Labels are 1 (present), -1 (absent) or 0 (unknown). Everything takes optional image weights, so that a bootstrap over
 images is the same formula with other weights.
+
+Equal scores are treated as equal, so that neither the order of images nor that of classes decides: in average precision all
+images of a tie are ranked at its end (as scikit-learn does); of classes that are tied for the last of the k places each has
+the same share of what is left.
 """
 
 import torch
 
 
-def average_precision(scores, labels, weights=None):
+def average_precision(scores: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """Average precision of every class: the mean, over its positives, of the precision at each one's rank.
 
     Args:
-        scores: (B, C) float; ties are ranked in the order of the images.
+        scores: (B, C) float; images with equal scores share the rank of the last of them.
         labels: (B, C) in {1, -1, 0}; images whose label is 0 are left out of that class.
         weights: (R, B) non-negative weights of the images, for R resamples; None counts each image once.
 
@@ -26,29 +30,50 @@ def average_precision(scores, labels, weights=None):
     for s, y in zip(scores.T, labels.T, strict=True):
         order = s.argsort(descending=True, stable=True)
         order = order[y[order] != 0]  # best first, known images only
+        _, tie, sizes = torch.unique_consecutive(s[order], return_inverse=True, return_counts=True)
         positive = (y[order] == 1).nonzero()[:, 0]
+        rank = (sizes.cumsum(0) - 1)[tie[positive]]  # (positives,) place of the last image of each one's tie
         weight = by_image[order]
-        ahead, own = weight.cumsum(0)[positive], weight[positive]  # (positives, R)
-        found = own.cumsum(0)
-        total = own.sum(0).clamp(min=1e-12)
-        columns.append((own * found / ahead.clamp(min=1e-12)).sum(0) / total)
+        own = weight[positive]  # (positives, R)
+        found = own.cumsum(0)[torch.searchsorted(positive, rank, right=True) - 1]
+        ahead = weight.cumsum(0)[rank]
+        columns.append((own * found / ahead.clamp(min=1e-12)).sum(0) / own.sum(0).clamp(min=1e-12))
     return torch.stack(columns, 1)
 
 
-def top_k_counts(scores, labels, k):
+def top_k_counts(scores: torch.Tensor, labels: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Per image, what top-k precision and recall are made of.
 
     Returns:
-        (hits, positives): two (B,) float64 tensors, the positives among the k best scores and all positives.
+        (hits, positives): two (B,) float64 tensors, the positives among the k best scores and all positives. Of classes that
+        are tied for the last places the hits are what any order of them would give on average.
     """
+    above, level, places = _edge(scores, labels, k)
+    positive = labels == 1
+    hits = (above & positive).sum(1) + places * (level & positive).sum(1) / level.sum(1)
+    return hits, positive.sum(1).double()
+
+
+def decided_by_ties(scores: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor:
+    """(B,) bool: whether it depends on the order of tied classes how many of an image's k best are positive."""
+    above, level, places = _edge(scores, labels, k)
+    positives = (level & (labels == 1)).sum(1)
+    return (places < level.sum(1)) & (positives > 0) & (positives < level.sum(1))
+
+
+def _edge(scores, labels, k):
+    """Classes above the k-th best score of their image and level with it, (B, C) bool; places left for the latter, (B,)."""
     _check(scores, labels)
     if not 1 <= k <= scores.shape[1]:
         raise ValueError(f"k: expected 1 to {scores.shape[1]} (the number of classes), got {k}")
-    hits = (labels.gather(1, scores.topk(k, dim=1).indices) == 1).sum(1)
-    return hits.double(), (labels == 1).sum(1).double()
+    last = scores.topk(k, dim=1).values[:, -1:]
+    above = scores > last
+    return above, scores == last, k - above.sum(1).double()
 
 
-def precision_recall_f1(hits, positives, k, weights=None):
+def precision_recall_f1(
+    hits: torch.Tensor, positives: torch.Tensor, k: int, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """Micro precision Σ hits / (images · k), recall Σ hits / Σ positives, and their harmonic mean.
 
     Args:

@@ -1,87 +1,98 @@
-"""A result file as a table for the terminal."""
+"""A result as a table for the terminal."""
 
-LABELS = {
-    "baseline": "class name",
-    "centred": "class name, centred",
-    "templates": "80 templates",
-    "mean": "descriptions, mean",
-    "mean_with_templates": "descriptions + templates, mean",
-    "principal": "descriptions, principal direction",
-    "cnr": "CNR (learned names)",
-    "cnr_pbl": "CNR + PBL (learned names)",
-    "closed_form": "closed form of CNR + PBL",
-}
-VARIANTS = {"plain": "", "mssa": " + MSSA"}
+from rcnn.results.result import Metric, Number, Result
+from rcnn.rows import BASELINE, label
 
 
-def render(result):
-    """Text of the comparison and of the diagnostics."""
-    rows = result["rows"]
-    first = next(iter(rows.values()))["plain"]
+def render(result: Result) -> str:
+    """Text of the comparison, of what there is to know about it, and of the diagnostics."""
+    first = result.rows[BASELINE]["plain"]
     tasks, ks = list(first), list(dict.fromkeys(name for task in first.values() for name in task if name.startswith("F1")))
-    header, intervals = ["class embeddings"], "interval" in first[tasks[0]]["mAP"]
+    intervals = first[tasks[0]]["mAP"].interval is not None
+    header = ["class embeddings"]
     for task in tasks:
         header += [f"{task.upper()} mAP{' [95 %]' if intervals else ''}", "vs class name", *ks]
-    lines = []
-    for variant in next(iter(rows.values())):
-        for row, variants in rows.items():
-            star = "*" if row == result["method"] and variant == list(variants)[-1] else " "
-            cells = [star + LABELS[row] + VARIANTS[variant]]
-            for task in tasks:
-                m = variants[variant][task]
-                cells += [f"{m['mAP']['value']:5.1f}{_range(m['mAP'])}", _difference(m["mAP"].get("versus_baseline"))]
-                cells += [f"{m[k]['value']:5.1f}" if k in m else "" for k in ks]
-            lines.append(cells)
+    lines, last = [], list(result.rows[BASELINE])[-1]
+    for scorer in dict.fromkeys(key for scorers in result.rows.values() for key in scorers):
+        for row, scorers in result.rows.items():
+            if scorer in scorers:
+                star = "*" if (row, scorer) == (result.method, last) else " "
+                lines.append([star + label(row, scorer), *_cells(scorers[scorer], tasks, ks)])
         lines.append([])
     text = _align([header, *lines[:-1]])
-    return "\n".join(["", text, "", *_notes(result), *_diagnostics(result, tasks), *_best(result)])
+    return "\n".join(["", text, "", *_notes(result, intervals), *_diagnostics(result, tasks), *_best(result)])
 
 
-def _notes(result):
-    images = result["images"]
+def _cells(by_task, tasks, ks):
+    cells = []
+    for task in tasks:
+        m = by_task[task]
+        cells += [f"{m['mAP'].value:5.1f}{_range(m['mAP'])}", _difference(m["mAP"].versus_baseline)]
+        cells += [f"{m[k].value:5.1f}" if k in m else "" for k in ks]
+    return cells
+
+
+def _notes(result, intervals):
     counted = ", ".join(
-        f"{t.upper()} {v['images']} images with {v['positives_per_image']:.3f} positives each"
-        for t, v in images["tasks"].items()
+        f"{task.upper()} {v.images} images with {v.positives_per_image:.3f} positives each"
+        for task, v in result.images.tasks.items()
     )
-    intervals = "interval" in next(iter(result["rows"]["baseline"]["plain"].values()))["mAP"]
     out = ["* the method." + " Intervals: bootstrap over images; differences are paired." * intervals, f"{counted}."]
-    if images["missing"] or images["unreadable"]:
-        out.append(f"LEFT OUT: {images['missing']} missing and {images['unreadable']} unreadable images.")
-    if result["config"]["dataset"]["keep_unlabelled"]:
-        out.append("Images that show none of the classes are used too (dataset.keep_unlabelled).")
-    return out + [f"WARNING: {warning}." for warning in result["warnings"]]
+    return out + ties(result) + [f"NOT COMPARABLE with the paper: {doubt}." for doubt in result.doubts]
+
+
+def ties(result: Result) -> list[str]:
+    """What a reader must know of classes that the scores cannot tell apart; empty if there are none."""
+    out = []
+    for row, groups in result.coinciding.items():
+        few = "; ".join(", ".join(names) for names in groups[:3]) + ("; …" if len(groups) > 3 else "")
+        classes = sum(map(len, groups))
+        out.append(f"{label(row)}: {classes} of {len(result.class_names)} classes share their class embedding: {few}.")
+    worst = [
+        (images, task, k, row, scorer)
+        for row, scorers in result.decided_by_ties.items()
+        for scorer, tasks in scorers.items()
+        for task, by_k in tasks.items()
+        for k, images in by_k.items()
+    ]
+    if worst and max(worst)[0]:
+        images, task, k, row, scorer = max(worst)
+        of = result.images.tasks[task].images
+        out.append(
+            f"Ties decide the hits among the top {k} in up to {images} of {of} images ({label(row, scorer)}, {task.upper()}): "
+            "tied classes share the places that are left, tied images have the rank of the last."
+        )
+    return out
 
 
 def _diagnostics(result, tasks):
     lines = [["mAP of the parts alone", *(f"{t.upper()} {p}" for t in tasks for p in ("global", "local"))]]
-    for variant in VARIANTS:
-        for row, variants in result["diagnostics"].items():
-            if variant in variants:
-                cells = [f"{variants[variant][t][p]:5.1f}" for t in tasks for p in ("global", "local")]
-                lines.append([" " + LABELS[row] + VARIANTS[variant], *cells])
+    for scorer in dict.fromkeys(key for scorers in result.diagnostics.values() for key in scorers):
+        for row, scorers in result.diagnostics.items():
+            if scorer in scorers:
+                cells = [f"{scorers[scorer][t][p]:5.1f}" for t in tasks for p in ("global", "local")]
+                lines.append([" " + label(row, scorer), *cells])
     return ["", _align(lines)] if len(lines) > 1 else []
 
 
 def _best(result):
     """The epoch that would look best; the authors' code reports this one."""
     said = []
-    for task, best in result["best_on_test"].items():
+    for task, best in result.best_on_test.items():
         numbers = ", ".join(f"{name} {value:.1f}" for name, value in best.items() if name.startswith(("mAP", "F1")))
-        said.append(f" {task.upper()}, epoch {best['epoch']}: {numbers}")
+        said.append(f" {task.upper()}, epoch {best['epoch']:.0f}: {numbers}")
     title = "best epoch on the test images, as the authors' code chooses; our result is the last epoch:"
     return ["", title, *said] if said else []
 
 
-def _range(metric):
-    return " [{:.1f}, {:.1f}]".format(*metric["interval"]) if "interval" in metric else ""
+def _range(metric: Metric) -> str:
+    return " [{:.1f}, {:.1f}]".format(*metric.interval) if metric.interval else ""
 
 
-def _difference(versus):
+def _difference(versus: Number | None) -> str:
     if versus is None:
         return ""
-    if "interval" not in versus:
-        return f"{versus['value']:+.1f}"
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(versus["value"], *versus["interval"])
+    return f"{versus.value:+.1f}" + (" [{:+.1f}, {:+.1f}]".format(*versus.interval) if versus.interval else "")
 
 
 def _align(lines):

@@ -5,63 +5,85 @@ memory-mapped file: memory stays bounded whatever the number of images and class
 """
 
 import contextlib
-import hashlib
 import json
 import shutil
 import time
 import uuid
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from torch.nn import functional as F
 
-from rcnn.files import write_json
-from rcnn.score import mssa
+from rcnn.clip import Clip
+from rcnn.clip.image_tower import ImageFeatures
+from rcnn.config import EvaluateConfig
+from rcnn.files import digest, write_json
+from rcnn.progress import progress
+from rcnn.score.mssa import Scores
 from rcnn.score.views import batches
 
-CLASSES_AT_A_TIME = 2048  # columns scored together: bounds the score maps in memory
+SAME = 1e-5  # class embeddings that are nearer than this (Euclidean) differ by rounding alone
 
 
 @dataclass(frozen=True)
-class Plane:
-    """One (B, C) table of scores.
+class ScoredSet:
+    """Class embeddings, and what becomes of the images with them.
 
     Attributes:
-        name: of the set of class embeddings.
-        variant: "plain" or "mssa".
-        part: "score", the mean of both parts and what counts; or "global" or "local" alone.
+        class_embeddings: (C, D) unit vectors.
+        scorers: {key: (ImageFeatures, class embeddings) -> Scores}.
+        parts: which fields of Scores are kept: "total"; or "global_part" and "local_part", whose mean the total is.
     """
 
-    name: str
-    variant: str
-    part: str = "score"
+    class_embeddings: torch.Tensor
+    scorers: dict[str, Callable[[ImageFeatures, torch.Tensor], Scores]]
+    parts: tuple[str, ...] = ("total",)
 
 
-class Scores:
+class Plane(NamedTuple):
+    """One (B, C) table of scores."""
+
+    name: str  # of the set
+    scorer: str
+    part: str
+
+
+class Mean(NamedTuple):
+    """The mean of two (B, C) tables, computed where it is looked at."""
+
+    one: np.ndarray
+    other: np.ndarray
+
+    def __getitem__(self, index):
+        return (self.one[index] + self.other[index]) / 2
+
+
+class ScoreFile:
     """Scores of all images in a memory-mapped file, with what is done and which images could not be read.
 
     Args:
         folder: of the file; made if absent. An unfinished pass of the same identity in it is continued.
-        planes: list of Plane.
-        images: B.
-        classes: C.
-        identity: JSON-able facts that the scores depend on.
+        sets: {name: ScoredSet}.
+        num_images, num_classes: B and C.
+        identity: JSON-able values that the scores depend on.
     """
 
-    def __init__(self, folder, planes, images, classes, identity):
-        self.planes, self.shape = list(planes), (len(planes), images, classes)
-        facts = json.dumps([identity, [[p.name, p.variant, p.part] for p in planes], images, classes])
-        self.folder = Path(folder) / hashlib.sha256(facts.encode()).hexdigest()[:16]
+    def __init__(self, folder: Path, sets: dict[str, ScoredSet], num_images: int, num_classes: int, identity: Any):
+        self.planes = [Plane(name, scorer, part) for name, s in sets.items() for scorer in s.scorers for part in s.parts]
+        self.shape = (len(self.planes), num_images, num_classes)
+        self.folder = Path(folder) / digest([identity, self.planes, self.shape])[:16]
         self._index = {plane: i for i, plane in enumerate(self.planes)}
 
     @property
-    def bytes(self):
+    def bytes(self) -> int:
         """Size of the score file."""
         return 4 * int(np.prod(self.shape, dtype=np.int64))
 
-    def open(self):
+    def open(self) -> "ScoreFile":
         """Map the file; ValueError if the disk has no room for it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "scores.f32"
@@ -81,11 +103,17 @@ class Scores:
         self.table = np.memmap(path, np.float32, "r+", shape=self.shape)
         return self
 
-    def __getitem__(self, plane):
+    def __getitem__(self, plane: Plane) -> np.ndarray:
         """(B, C) float32 memory map."""
         return self.table[self._index[plane]]
 
-    def done(self):
+    def total(self, name: str, scorer: str) -> np.ndarray | Mean:
+        """The (B, C) scores that count, float32; to be sliced."""
+        if (plane := Plane(name, scorer, "total")) in self._index:
+            return self[plane]
+        return Mean(self[Plane(name, scorer, "global_part")], self[Plane(name, scorer, "local_part")])
+
+    def done(self) -> tuple[set[int], dict[int, str]]:
         """(numbers of the batches that are done, {image: why it cannot be read}), of all processes so far."""
         batches_done, broken = set(), {}
         for path in sorted(self.folder.glob("done.*.json")):
@@ -95,19 +123,19 @@ class Scores:
                 broken |= {int(i): why for i, why in record["broken"].items()}
         return batches_done, broken
 
-    def save(self, process, batches_done, broken):
+    def save(self, process: str, batches_done: Iterable[int], broken: dict[int, str]) -> None:
         """Remember what `process` (a name) has done; the scores are on the disk before."""
         self.table.flush()
         write_json(self.folder / f"done.{process}.json", {"batches": sorted(batches_done), "broken": broken})
 
-    def forget(self, batches):
+    def forget(self, batches: set[int]) -> None:
         """Have these scored again by the next pass."""
         for path in self.folder.glob("done.*.json"):
             record = json.loads(path.read_text())
             record["batches"] = [b for b in record["batches"] if b not in batches]
             write_json(path, record | {"broken": {}})
 
-    def delete(self):
+    def delete(self) -> None:
         """Free the disk."""
         self.table = None
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -125,76 +153,94 @@ class Clock:
     images: int = 0
 
 
+def coinciding(class_embeddings: torch.Tensor) -> list[int]:
+    """For every class the number of the first class with the same embedding, mostly its own.
+
+    Args:
+        class_embeddings: (C, D) unit vectors.
+    """
+    z = F.normalize(class_embeddings.double(), dim=1)
+    first = []
+    for start in range(0, len(z), 1024):
+        squares = 2 - 2 * z[start : start + 1024] @ z.T  # ‖z_i − z_j‖² of unit vectors
+        first += (squares < SAME**2).int().argmax(1).tolist()
+    return first
+
+
 @torch.inference_mode()
-def fill(scores, model, paths, sets, counts, temperature, batch_size, workers, rank=0, world=1, save_every=120.0):
+def fill(
+    file: ScoreFile,
+    model: Clip,
+    paths: list[Path],
+    sets: dict[str, ScoredSet],
+    settings: EvaluateConfig,
+    rank: int = 0,
+    world: int = 1,
+) -> Clock:
     """Score this process's share of the images.
 
     Args:
-        scores: open Scores; batches that are done in it are left alone.
+        file: open ScoreFile; batches that are done in it are left alone.
         model: Clip.
         paths: B image files.
-        sets: {name of a set: (C, D) class embeddings}.
-        counts: MSSA's snippets on a side.
-        temperature: τ_s.
-        batch_size: images at a time. Batches are the same whatever the number of processes, so results are, too.
-        workers: decoding processes.
+        sets: those of the file.
+        settings: grids, batch size, workers, seconds between notes. Batches are the same whatever the number of processes, so
+            results are, too.
         rank, world: number of this process, and of all.
-        save_every: seconds between notes of what is done.
-
-    Returns:
-        Clock
     """
-    finished, _ = scores.done()
+    finished, _ = file.done()
+    size = settings.batch_size
     # whatever the others have done meanwhile, every batch is of one process alone
-    todo = [b for b in range(-(-len(paths) // batch_size))[rank::world] if b not in finished]
-    numbers = [list(range(b * batch_size, min((b + 1) * batch_size, len(paths)))) for b in todo]
+    todo = [b for b in range(-(-len(paths) // size))[rank::world] if b not in finished]
+    numbers = [list(range(b * size, min((b + 1) * size, len(paths)))) for b in todo]
     process = f"{rank}-of-{world}-{uuid.uuid4().hex[:8]}"  # another run, another file: nothing noted is ever lost
-    stacks = {}  # variant -> (names of its sets, the sets one after the other)
-    for variant in {plane.variant: None for plane in scores.planes}:
-        names = [name for name in sets if any((p.name, p.variant) == (name, variant) for p in scores.planes)]
-        stacks[variant] = names, torch.cat([sets[name] for name in names]).to(model.device)
+    columns = {name: _distinct(s.class_embeddings, model.device) for name, s in sets.items()}
     done, broken, clock, saved = [], {}, Clock(), time.monotonic()
-    loader = batches([paths[i] for n in numbers for i in n], model.image.image_size, counts, batch_size, workers)
-    bar = tqdm(total=sum(map(len, numbers)), desc="evaluate", unit="image", delay=2, disable=rank > 0)
+    loader = batches([paths[i] for n in numbers for i in n], model.image.image_size, settings.grids, size, settings.workers)
     source = iter(loader)
-    for b, images in zip(todo, numbers, strict=True):
-        with _adding_to(clock, "waiting"):
-            batch = next(source)
-        broken |= {images[i % batch_size]: why for i, why in batch.broken.items()}
-        if batch.indices:
-            with _adding_to(clock, "encoding", model.device):
-                features = model.encode_views(batch.pixels)
-            with _adding_to(clock, "scoring"):
-                read = [images[i % batch_size] for i in batch.indices]
-                _score(scores, features, stacks, read, counts, temperature)
-        done.append(b)
-        clock.images += len(images)
-        bar.update(len(images))
-        if time.monotonic() - saved > save_every:
-            scores.save(process, done, broken)
-            saved = time.monotonic()
-    bar.close()
-    scores.save(process, done, broken)
+    with progress(title="evaluate", total=sum(map(len, numbers)), unit="image") as bar:
+        for b, images in zip(todo, numbers, strict=True):
+            with _adding_to(clock, "waiting"):
+                batch = next(source)
+            broken |= {images[i % size]: why for i, why in batch.broken.items()}
+            if batch.indices:
+                with _adding_to(clock, "encoding", model.device):
+                    features = model.encode_views(batch.pixels)
+                read = [images[i % size] for i in batch.indices]
+                with _adding_to(clock, "scoring"):
+                    for name, scored in sets.items():
+                        z, classes = columns[name]
+                        for scorer, score in scored.scorers.items():
+                            scores = score(features, z)
+                            for part in scored.parts:
+                                values = getattr(scores, part)[:, classes].cpu().numpy()
+                                file[Plane(name, scorer, part)][read] = _finite(values)
+            done.append(b)
+            clock.images += len(images)
+            bar.update(len(images))
+            if time.monotonic() - saved > settings.save_every:
+                file.save(process, done, broken)
+                saved = time.monotonic()
+    file.save(process, done, broken)
     return clock
 
 
-def _score(scores, features, stacks, images, counts, temperature):
-    """Write the scores of `images` (numbers); `stacks`: variant -> (names of its sets, the sets one after the other)."""
-    classes = scores.shape[2]
-    for variant, (names, columns) in stacks.items():
-        planes = [plane for plane in scores.planes if plane.variant == variant]
-        for first in range(0, len(columns), CLASSES_AT_A_TIME):
-            chunk = columns[first : first + CLASSES_AT_A_TIME]
-            parts = mssa.score(features, chunk, () if variant == "plain" else counts, temperature)
-            parts = {"global": parts[0], "local": parts[1], "score": (parts[0] + parts[1]) / 2}
-            parts = {part: parts[part].cpu().numpy() for part in {plane.part for plane in planes}}
-            if not all(np.isfinite(values).all() for values in parts.values()):
-                raise ValueError("the scores are not finite numbers; use evaluate.precision=float32")
-            for plane in planes:
-                start = names.index(plane.name) * classes - first  # of the set, within the chunk
-                left, right = max(start, 0), min(start + classes, len(chunk))
-                if left < right:
-                    scores[plane][images, left - start : right - start] = parts[plane.part][:, left:right]
+def _distinct(class_embeddings, device):
+    """(distinct class embeddings, number of each class among them), on the device.
+
+    Classes whose embeddings coincide are scored once, so that they tie exactly and not up to the rounding of a product.
+    """
+    first = torch.tensor(coinciding(class_embeddings))
+    kept, place = first.unique(return_inverse=True)
+    # without coinciding classes the index copies nothing
+    classes = slice(None) if len(kept) == len(first) else place.to(device)
+    return class_embeddings[kept].to(device), classes
+
+
+def _finite(values):
+    if not np.isfinite(values).all():
+        raise ValueError("the scores are not finite numbers; use evaluate.precision=float32")
+    return values
 
 
 @contextlib.contextmanager

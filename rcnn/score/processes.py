@@ -3,13 +3,14 @@
 import contextlib
 import datetime
 import os
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import distributed
 
 
 @contextlib.contextmanager
-def group(on_cuda):
+def group(on_cuda: bool) -> Iterator[tuple[int, int, Callable[[], None]]]:
     """Yield (rank, world, barrier): (0, 1, a function that does nothing) unless torchrun started this process.
 
     With `on_cuda` each process takes the GPU of its local number. All processes write one memory-mapped file, so they must be
@@ -25,7 +26,7 @@ def group(on_cuda):
         raise ValueError(f"{world} processes want a GPU each; torch finds {torch.cuda.device_count()}")
     if on_cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    # the quick wait for the slow at the end, for as long as it takes
+    # the first process measures while the others wait at a barrier, which may take hours
     distributed.init_process_group("nccl" if on_cuda else "gloo", timeout=datetime.timedelta(days=7))
     try:
         yield distributed.get_rank(), world, distributed.barrier

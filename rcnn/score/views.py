@@ -1,10 +1,13 @@
-"""Image files to batches of views, decoded by worker processes. An image that cannot be read is reported, not raised.
+"""Images to batches of views, decoded by worker processes. An image that cannot be read is reported, not raised.
 
-An image is seen whole and in n × n snippets for every n in `counts` (paper 3.5). Views are ordered: the full image, then the
-snippets of counts[0] row by row, then those of counts[1], … In all, V = 1 + Σ n².
+An image is seen whole and in n × n snippets for every n in `grids` (paper 3.5). Views are ordered: the full image, then the
+snippets of grids[0] row by row, then those of grids[1], … In all, V = 1 + Σ n².
 """
 
+import contextlib
 import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,23 +15,30 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
+with contextlib.suppress(ImportError):  # an optional package; here, so that worker processes read HEIC as well
+    from pillow_heif import register_heif_opener
 
-def views(image, size, counts=()):
+    register_heif_opener()
+
+AnyImage = str | Path | Image.Image | np.ndarray  # a file, a PIL image of any mode, or an array (H, W, 3) of uint8
+
+
+def views(image: Image.Image | np.ndarray, size: int, grids: Sequence[int] = ()) -> torch.Tensor:
     """The full image and its snippets, as the authors cut them.
 
     Args:
-        image: PIL image, any mode; seen as RGB.
+        image: PIL image of any mode, seen as RGB; or an array (H, W, 3) of uint8.
         size: S, side of the encoder's input in pixels. Images are squashed, not cropped.
-        counts: snippets on a side, such as (2, 3) for 4 + 9 snippets.
+        grids: snippets on a side, such as (2, 3) for 4 + 9 snippets.
 
     Returns:
         (V, S, S, 3) uint8 tensor.
     """
-    image = to_rgb(image)
+    image = to_rgb(open_image(image))
     out = [image.resize((size, size), Image.Resampling.BILINEAR)]
-    if counts:
+    if grids:
         square = image.resize((size, size), Image.Resampling.BICUBIC)
-    for n in counts:
+    for n in grids:
         side = size // n  # n = 3 leaves 2 of 224 pixels at the right and bottom
         for row in range(n):
             for column in range(n):
@@ -38,7 +48,16 @@ def views(image, size, counts=()):
     return torch.from_numpy(np.stack([np.asarray(view) for view in out]))
 
 
-def to_rgb(image):
+def open_image(image: AnyImage) -> Image.Image:
+    """The image as a PIL image; a ValueError says what is wrong with an array."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"expected an array (height, width, 3) of uint8, got {image.shape} of {image.dtype}")
+        return Image.fromarray(image)
+    return image if isinstance(image, Image.Image) else Image.open(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
     """The image as RGB: transparency is dropped, 16-bit greys keep their upper 8 bits, EXIF rotation is ignored."""
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
@@ -48,43 +67,50 @@ def to_rgb(image):
 
 
 class ViewBatch(NamedTuple):
-    indices: list  # of the B images that could be read
+    """The views of the images of one batch that could be read, and why the others could not."""
+
+    indices: list[int]  # of the B images that could be read
     pixels: torch.Tensor | None  # (B, V, S, S, 3) uint8; None when B = 0
-    broken: dict  # index -> why
+    broken: dict[int, str]  # index -> why
 
 
 class _Views(Dataset):
-    def __init__(self, images, size, counts, upright):
-        self.images, self.size, self.counts, self.upright = images, size, counts, upright
+    def __init__(self, images: Sequence[AnyImage], size: int, grids: Sequence[int], upright: bool):
+        self.images, self.size, self.grids, self.upright = images, size, grids, upright
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index):
-        image = self.images[index]
+    def __getitem__(self, index: int) -> tuple[int, torch.Tensor | str]:
         try:
-            if not isinstance(image, Image.Image):
-                image = Image.open(image)
+            image = open_image(self.images[index])
             if self.upright:
                 image = ImageOps.exif_transpose(image)
-            return index, views(image, self.size, self.counts)
+            return index, views(image, self.size, self.grids)
         except Exception as error:  # Pillow's decoders raise nearly every kind for a bad file
             return index, str(error) or type(error).__name__
 
 
-def _collate(items):
+def _collate(items: list[tuple[int, torch.Tensor | str]]) -> ViewBatch:
     good = [(i, v) for i, v in items if torch.is_tensor(v)]
     pixels = torch.stack([v for _, v in good]) if good else None
     return ViewBatch([i for i, _ in good], pixels, {i: why for i, why in items if not torch.is_tensor(why)})
 
 
-def batches(images, size, counts, batch_size, workers=0, upright=False):
+def batches(
+    images: Sequence[AnyImage],
+    size: int,
+    grids: Sequence[int],
+    batch_size: int,
+    workers: int = 0,
+    upright: bool = False,
+) -> Iterable[ViewBatch]:
     """Batches of views, in order.
 
     Args:
-        images: paths or PIL images.
+        images: paths, PIL images, or arrays (H, W, 3) of uint8.
         size: side of the encoder's input in pixels.
-        counts: snippets on a side (`views`).
+        grids: snippets on a side (`views`).
         batch_size: images a batch.
         workers: processes; 0 decodes in this one.
         upright: turn photographs as their EXIF data say; the benchmarks, like the authors' code, do not.
@@ -95,4 +121,4 @@ def batches(images, size, counts, batch_size, workers=0, upright=False):
     # no more processes than cores, and none for a handful of images
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(workers, cores, len(images) // batch_size)
-    return DataLoader(_Views(images, size, counts, upright), batch_size, num_workers=workers, collate_fn=_collate)
+    return DataLoader(_Views(images, size, grids, upright), batch_size, num_workers=workers, collate_fn=_collate)

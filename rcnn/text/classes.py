@@ -67,6 +67,13 @@ def _read_names(path):
     if not path.is_file():
         raise FileNotFoundError(f"there is no class list {path}; expected a text file with one class name a line")
     lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    return [parse_name(line) for line in lines if line and not line.startswith("#")]
+
+
+def parse_name(line: str) -> tuple[str, str]:
+    """(name, note) of one line of a class list: "crane [a wading bird]" is "crane" with a note, "" for most."""
+    part = re.fullmatch(r"(.+?)(?:\s*\[(.*)\])?", line.strip())
+    if part is None:
+        raise ValueError(f"expected a class name, got {line!r}")
     # "_" in a name stands for a space, as in the lists of NUS-WIDE's tools
-    parts = (re.fullmatch(r"(.+?)(?:\s*\[(.*)\])?", line) for line in lines if line and not line.startswith("#"))
-    return [(part[1].replace("_", " ").strip(), (part[2] or "").strip()) for part in parts]
+    return part[1].replace("_", " ").strip(), (part[2] or "").strip()

@@ -1,35 +1,24 @@
 """The text tower and the prompt learner, against the 77-token computation of the equations and against open_clip."""
 
-import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from equations import layer_norm, linear
 from torch.nn import functional as F
 
 from rcnn import clip
 from rcnn.learn.prompt_learner import PromptLearner
 
-HEADS, LAYERS, CONTEXT = 2, 3, 77
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+import plain_clip
+
+HEADS = 2
 
 
 def plain_features(state, embeddings, end):
     """Unit text features of (B, 77, width) token embeddings, every token of every block computed."""
-    x = embeddings + state["positional_embedding"]
-    future = torch.full((CONTEXT, CONTEXT), -math.inf).triu(1)
-    for i in range(LAYERS):
-        block = f"transformer.resblocks.{i}"
-        y = layer_norm(state, f"{block}.ln_1", x)
-        qkv = y @ state[f"{block}.attn.in_proj_weight"].T + state[f"{block}.attn.in_proj_bias"]
-        query, key, value = (part.chunk(HEADS, -1) for part in qkv.chunk(3, -1))
-        heads = []
-        for q, k, v in zip(query, key, value, strict=True):
-            heads.append((q @ k.mT / math.sqrt(q.shape[-1]) + future).softmax(-1) @ v)
-        x = x + linear(state, f"{block}.attn.out_proj", torch.cat(heads, -1))
-        y = linear(state, f"{block}.mlp.c_fc", layer_norm(state, f"{block}.ln_2", x))
-        x = x + linear(state, f"{block}.mlp.c_proj", y * torch.sigmoid(1.702 * y))
-    x = layer_norm(state, "ln_final", x)[torch.arange(len(x)), end] @ state["text_projection"]
-    return x / x.square().sum(-1, keepdim=True).sqrt()
+    return plain_clip.text_features(state, embeddings, end, HEADS)
 
 
 def close(ours, expected, tolerance=1e-5):

@@ -1,0 +1,43 @@
+"""All commands as one: `rcnn train …` is the same as `python -m rcnn.train …`."""
+
+import difflib
+import importlib
+import sys
+
+from rcnn import interrupt
+
+COMMANDS = {
+    "describe": "describe classes by a language model",
+    "train": "learn class names from their descriptions, and measure them",
+    "evaluate": "measure a run, or continue a measurement",
+    "report": "the paper's tables with ours beside",
+    "predict": "tag images with the classes of a run, or with a list of names",
+    "data": "what a configuration needs, and what of it is there",
+}
+
+
+def usage() -> str:
+    """What --help prints; no command is imported for it."""
+    lines = [f"  {name:10} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(["usage: rcnn COMMAND …", "", *lines, "", "rcnn COMMAND --help explains one."])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command that the first argument names."""
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return 0
+    if name not in COMMANDS:
+        nearest = difflib.get_close_matches(name, COMMANDS, 1, 0)[0]
+        print(f"error: there is no command {name}; the nearest is {nearest}, and rcnn --help lists all", file=sys.stderr)
+        return 2
+    interrupt.one_line()
+    command = importlib.import_module(f"rcnn.{name}")
+    from rcnn import cli  # here, since it imports torch
+
+    cli.run(lambda: command.main(rest))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

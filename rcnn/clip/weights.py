@@ -1,0 +1,119 @@
+"""The file of CLIP's weights: found or downloaded, checked, and read in any of the three formats it comes in."""
+
+import sys
+import warnings
+import zipfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from safetensors import SafetensorError, safe_open
+
+OPENAI_HOST = "openaipublic"  # in the addresses of the archives that OpenAI published
+
+
+@cache
+def published_sha256() -> frozenset[str]:
+    """SHA-256 of the archives that OpenAI published; each stands in its download address."""
+    models = open_clip.list_pretrained_models_by_tag("openai")
+    addresses = (open_clip.get_pretrained_url(model, "openai") for model in models)
+    return frozenset(address.split("/")[-2] for address in addresses if OPENAI_HOST in address)
+
+
+def pretrained_source(model: str, pretrained: str | None) -> dict[str, Any]:
+    """What open_clip knows of the weights `pretrained` of `model`: addresses, activation, mean and deviation of the colours.
+
+    Raises:
+        ValueError: there are no such weights; names those there are.
+    """
+    source = open_clip.get_pretrained_cfg(model, pretrained or "")
+    if not source:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
+        raise ValueError(f"clip.pretrained: there are no weights {pretrained!r} for {model}; there are: {tags}")
+    return source
+
+
+def find_weights(model: str | None, pretrained: str | None, weights: str | Path | None) -> Path:
+    """Path of the weights that `load` would read; they are downloaded if they are nowhere yet.
+
+    Raises:
+        FileNotFoundError: no such file, or no address served the weights; says what to fetch and where to put it.
+        ValueError: neither a model nor a file is named, or open_clip knows no such weights.
+    """
+    if not weights and not model:
+        raise ValueError("clip: expected a model name or a file; set clip.weights=FILE or clip.model=NAME")
+    path = Path(weights) if weights else _download(model, pretrained)
+    if not path.is_file():
+        raise FileNotFoundError(f"clip.weights: there is no file {path}")
+    return path
+
+
+def _download(model: str, pretrained: str | None) -> Path:
+    """The first copy of the weights that can be had: OpenAI's own, then the hub's, then that of any other address."""
+    source = pretrained_source(model, pretrained)
+    # open_clip downloads from one of the two addresses of an entry; an entry with one address leaves it no choice
+    copies = {f"hf-hub:{source['hf_hub']}": source | {"url": ""}} if source["hf_hub"] else {}
+    if source["url"]:
+        copy = {source["url"]: source | {"hf_hub": ""}}
+        copies = copy | copies if OPENAI_HOST in source["url"] else copies | copy
+    print(f"CLIP weights: {model} {pretrained} (local cache, or {', else '.join(copies)})", file=sys.stderr)
+    failures = []
+    for address, entry in copies.items():
+        try:
+            path = Path(open_clip.download_pretrained(entry))
+        except Exception as error:  # urllib, the hub's client and the checksum test each raise their own kinds
+            failures.append(f"\n  {address}: {' '.join(str(error).split())}")
+            continue
+        if failures:
+            print(f"CLIP weights: taken from {address}, not from{''.join(failures)}", file=sys.stderr)
+        return path
+    raise FileNotFoundError(
+        f"no CLIP weights: {model} ({pretrained}) could not be downloaded from{''.join(failures)}\n"
+        f"  On a machine with internet fetch {' or '.join(copies)}\n"
+        f"  then set clip.weights=/path/to/{Path(source['url']).name or 'the file'}"
+    )
+
+
+def read_weights(path: Path, sha256: str, trust_torchscript: bool = False) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors by name, and the metadata that a safetensors file may carry.
+
+    Args:
+        path: safetensors, a state dict of torch, or OpenAI's TorchScript archive.
+        sha256: of the file; archives that OpenAI published are known by it.
+        trust_torchscript: open any other TorchScript archive as well. Such an archive is a program: loading it runs it.
+
+    Raises:
+        ValueError: a damaged file, one of another kind, or an archive that nobody trusts.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a safetensors file, perhaps only half downloaded: {error}") from None
+    if _is_torchscript(path):
+        if sha256 not in published_sha256() and not trust_torchscript:
+            raise ValueError(
+                f"{path} is a TorchScript archive, a program that runs on loading, and its SHA-256 {sha256} is none "
+                "that OpenAI published; if you trust its source set clip.trust_torchscript=true"
+            )
+        with warnings.catch_warnings():  # torch calls the format old; it is the one OpenAI published
+            warnings.filterwarnings("ignore", message=".*torch.jit")
+            return torch.jit.load(path, map_location="cpu").state_dict(), {}
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        raise ValueError(f"{path} holds no state dict that loads with weights_only=True: {error}") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items()):
+        raise ValueError(f"{path} holds no state dict: expected tensors by name")
+    return {k.removeprefix("module."): v for k, v in state.items()}, {}
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())

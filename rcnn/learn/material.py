@@ -1,0 +1,116 @@
+"""What the class embeddings of a run are made of: its sentences, encoded, and the ways to learn from them."""
+
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rcnn import config
+from rcnn.clip import Clip
+from rcnn.learn import closed_form, losses
+from rcnn.learn.names import learn_names
+from rcnn.text import corpus
+from rcnn.text.classes import ClassList
+from rcnn.text.corpus import EncodedCorpus
+
+
+class Material:
+    """Sentences of every class, encoded, and what is learned from them.
+
+    Args:
+        settings: Config.
+        model: Clip.
+        classes: ClassList.
+
+    Attributes:
+        prompts, descriptions, templates: EncodedCorpus.
+        samples: the sentences that names are learned from.
+        weight: λ.
+        identity: values that shape what is learned: two runs of one identity learn the same.
+        record: what the result file says of the learning.
+    """
+
+    def __init__(self, settings: config.Config, model: Clip, classes: ClassList):
+        began, self.settings, self.model = time.perf_counter(), settings, model
+        descriptions, templates = corpus.load(settings.corpus.path, classes), corpus.templates(classes)
+        samples = descriptions + templates if settings.corpus.templates else descriptions
+        batch_size = settings.train.batch_size
+        if len(samples.sentences) < batch_size:
+            raise ValueError(
+                f"{len(samples.sentences)} sentences do not fill one batch of {batch_size}; set train.batch_size lower"
+            )
+        self.prompts, self.descriptions, self.templates = (
+            corpus.encode(model, c, settings.cache) for c in (corpus.prompts(classes), descriptions, templates)
+        )
+        self.samples = self.descriptions + self.templates if settings.corpus.templates else self.descriptions
+        weight = settings.train.pair_weight
+        self.weight = losses.pair_weight(len(classes), batch_size) if weight == "auto" else weight
+        self.identity = {"clip": model.fingerprint, "corpus": samples.fingerprint, "classes": classes.fingerprint}
+        self.identity |= config.shaping(settings, "learning")
+        self.record: dict[str, Any] = {
+            "sentences": len(self.samples), "encode_seconds": time.perf_counter() - began, "learned": {},
+        }  # fmt: skip
+        self._optima = {}
+
+    @cached_property
+    def _sums(self):
+        return losses.class_sums(self.samples, self.settings.train.batch_size)
+
+    def optimum(self, weight: float) -> closed_form.Optimum:
+        """The least expected loss that any class embeddings can have at this λ; solved once."""
+        if weight not in self._optima:
+            self._optima[weight] = closed_form.minimise(self._sums, weight)
+        return self._optima[weight]
+
+    def closed_form(self) -> torch.Tensor:
+        """(C, D) class embeddings that minimise the expected loss."""
+        began = time.perf_counter()
+        optimum = self.optimum(self.weight)
+        best = self._expected_loss(optimum.class_embeddings, self.weight)
+        self.record["closed_form"] = {
+            "expected_loss": best, "certified_to": optimum.gap, "newton_steps": optimum.iterations,
+        }  # fmt: skip
+        print(
+            f"closed_form: expected loss of a step {best:.3f}, certified to {optimum.gap:.1e}, "
+            f"{optimum.iterations} Newton steps, {time.perf_counter() - began:.3f} s"
+        )
+        return optimum.class_embeddings
+
+    def learn(self, row: str, weight: float) -> torch.Tensor:
+        """(C, D) embeddings of class names learned at λ = `weight`; continues where it was interrupted."""
+        s = self.settings
+        z, record = learn_names(Path(s.output), row, self.model, self.samples, weight, s.train, s.seed, self.identity)
+        self.record["learned"][row] = record | self._optimality(row, z, weight)
+        return z
+
+    def _expected_loss(self, z, weight):
+        return losses.expected_loss(z, self._sums, weight, self.settings.train.batch_size).item()
+
+    def _optimality(self, row, z, weight):
+        """How far learned names are above the least expected loss that any class embeddings can have; printed and returned."""
+        if not self._is_the_papers_loss(z, weight):
+            print(f"{row}: total_loss is not the paper's any more, so no bound is known for it")
+            return {}
+        optimum = self.optimum(weight)
+        bound = self._expected_loss(optimum.class_embeddings, weight) - optimum.gap
+        reached = self._expected_loss(z, weight)
+        print(
+            f"{row}: expected loss of a step {reached:.3f}; no class embeddings can reach less than {bound:.3f}: "
+            f"optimality gap {100 * (reached - bound) / bound:.2f} %"
+        )
+        return {
+            "expected_loss": reached,
+            "lower_bound": bound,
+            "optimality_gap": reached - bound,
+            "mean_cosine_to_optimum": (z * optimum.class_embeddings).sum(1).mean().item(),
+        }
+
+    def _is_the_papers_loss(self, z, weight):
+        """Whether `total_loss` is the loss whose optimum the closed form is; it is there to be changed."""
+        size = self.settings.train.batch_size
+        few = EncodedCorpus(self.samples.features[:size], self.samples.targets[:size], self.samples.num_classes)
+        found = losses.total_loss(z, few.features, few.targets, weight).item()
+        known = losses.expected_loss(z, losses.class_sums(few, size), weight, size).item()
+        return abs(found - known) <= 1e-4 * abs(known)

@@ -1,0 +1,72 @@
+"""Learning one set of class names from start to end, or from where it was interrupted (paper 3.4)."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rcnn import checkpoint
+from rcnn.clip import Clip
+from rcnn.config import TrainConfig
+from rcnn.learn import optimise
+from rcnn.learn.prompt_learner import PromptLearner
+from rcnn.progress import progress
+from rcnn.text.corpus import EncodedCorpus
+
+
+def learn_names(
+    run: Path, row: str, model: Clip, corpus: EncodedCorpus, weight: float, settings: TrainConfig, seed: int, identity: dict
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Learn one set of class names, or continue.
+
+    Args:
+        run: folder of the run. RUN/ROW/ holds the state after the last epoch, and the class embeddings of every epoch.
+        row: key of the row.
+        model: Clip.
+        corpus: the sentences.
+        weight: λ.
+        settings: TrainConfig.
+        seed: of the start and the order of sentences.
+        identity: values that must be equal for a state to be continued.
+
+    Returns:
+        (C, D) class embeddings on the CPU, and what the result file says of the learning.
+
+    Raises:
+        ValueError: the folder holds the state of another run.
+    """
+    began, identity = time.perf_counter(), identity | {"λ": weight}
+    learner = PromptLearner(model.text, corpus.num_classes, settings.tokens, torch.Generator().manual_seed(seed))
+    optimiser = optimise.new_optimiser(learner, settings.momentum, settings.weight_decay)
+    state, trace = run / row / "state.safetensors", []
+    if state.exists():
+        tensors, metadata = checkpoint.read(state)
+        must_be_same(state.parent, metadata["identity"], identity)
+        learner.class_vectors.data = tensors["class_vectors"].to(model.device)
+        optimiser.state[learner.class_vectors]["momentum_buffer"] = tensors["momentum"].to(model.device)
+        trace = metadata["losses"]
+    epochs = optimise.learn(learner, optimiser, corpus, weight, settings, seed, first=len(trace))
+    with progress(title=f"learn {row}", total=settings.epochs, initial=len(trace), unit="epoch") as bar:
+        for epoch, loss in epochs:
+            trace.append(loss)
+            with torch.no_grad():
+                z = learner()
+            checkpoint.write(checkpoint.epoch_file(run, row, epoch), {"class_embeddings": z}, epoch=epoch, loss=loss)
+            # SGD keeps no buffer at momentum 0
+            momentum = optimiser.state[learner.class_vectors].get("momentum_buffer", torch.zeros_like(learner.class_vectors))
+            checkpoint.write(  # last, so that a state never knows of an epoch whose embeddings are not there
+                state, {"class_vectors": learner.class_vectors, "momentum": momentum}, identity=identity, losses=trace
+            )
+            bar.note(f"loss {loss:.3f}")
+            bar.update()
+    with torch.no_grad():
+        return learner().cpu(), {"pair_weight": weight, "losses": trace, "seconds": time.perf_counter() - began}
+
+
+def must_be_same(folder: Path, found: dict, identity: dict) -> None:
+    """ValueError unless the run found in `folder` is the one that is asked for."""
+    if different := [key for key in identity if found.get(key) != identity[key]]:
+        raise ValueError(
+            f"{folder} holds a run that differs in {', '.join(different)}; choose another output=, or delete that folder"
+        )

@@ -1,0 +1,44 @@
+"""What a result was made with: this code, the packages, the commit."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+from rcnn.files import file_sha256
+
+PACKAGE = Path(__file__).parent
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "pycocotools", "safetensors")
+LEARNING = ("clip", "text", "learn", "rows.py")  # the sources that class embeddings follow from
+MEASURING = ("clip", "datasets", "score", "results", "rows.py", "evaluation.py")  # and the numbers
+
+
+def sources(parts: tuple[str, ...]) -> dict[str, str]:
+    """{file of this package: SHA-256} of the Python files in `parts`, LEARNING or MEASURING."""
+    found = {path for part in parts for path in (PACKAGE / part, *(PACKAGE / part).rglob("*.py")) if path.suffix == ".py"}
+    return {path.relative_to(PACKAGE).as_posix(): file_sha256(path) for path in sorted(found)}
+
+
+def changed_sources(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Names of the files that differ."""
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def git_commit() -> str | None:
+    """Commit of this code, with "+" where files differ from it; None outside a checkout of this project."""
+    root = PACKAGE.parent
+
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != root:
+            return None
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

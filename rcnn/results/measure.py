@@ -1,0 +1,166 @@
+"""Metrics of all rows, with intervals and paired differences, from tables of scores that need not fit into memory."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from rcnn.progress import progress
+from rcnn.results import metrics
+from rcnn.results.result import Metric, Number
+from rcnn.score.one_pass import Mean
+from rcnn.text.classes import ClassList
+
+COLUMNS, IMAGES = 64, 4096  # classes, images whose scores are in memory at a time
+
+ByImage = np.ndarray | Mean  # (B, C) float32 scores, which are sliced and not changed
+
+
+def task_images(labels: torch.Tensor, first: int, keep_unlabelled: bool = False) -> torch.Tensor:
+    """(B,) whether a task is measured on an image: it has a positive label in the columns from `first`, or all are kept."""
+    return torch.full((len(labels),), keep_unlabelled) | (labels[:, first:] == 1).any(1)
+
+
+class Measured(NamedTuple):
+    """Metrics of one table of scores on one task."""
+
+    values: dict[str, float]  # metric -> percent
+    resampled: dict[str, torch.Tensor]  # metric -> (R,) percent; empty without weights
+    class_ap: torch.Tensor  # (C',) average precision of the classes that the task scores, in [0, 1]
+    decided_by_ties: dict[int, int]  # k -> images whose hits among the top k depend on the order of tied classes
+
+
+def measure(
+    by_image: ByImage,
+    labels: torch.Tensor,
+    first: int,
+    used: torch.Tensor,
+    top_k: Sequence[int] = (),
+    weights: torch.Tensor | None = None,
+) -> Measured:
+    """Metrics in bounded memory: classes and images are taken a part at a time.
+
+    Args:
+        by_image: (B, C) float32 scores, such as a memory map.
+        labels: (B, C) in {1, -1, 0}.
+        first: first column that the task scores.
+        used: (B,) bool, the images of the task.
+        top_k: k of precision, recall, F1; those above the number of classes are left out.
+        weights: (R, B') float64 bootstrap weights of the images in use, or None.
+    """
+    precision, resampled_precision = [], []
+    for start in range(first, labels.shape[1], COLUMNS):
+        columns = slice(start, start + COLUMNS)
+        s, y = torch.from_numpy(np.ascontiguousarray(by_image[:, columns]))[used], labels[used, columns]
+        precision.append(metrics.average_precision(s, y))
+        if weights is not None:
+            resampled_precision.append(metrics.average_precision(s, y, weights.float()))
+    class_ap = torch.cat(precision)
+    values = {"mAP": 100 * class_ap.mean().item()}
+    resampled = {} if weights is None else {"mAP": 100 * torch.cat(resampled_precision, 1).mean(1).double()}
+    counted = {k: [] for k in top_k if k <= labels.shape[1] - first}
+    for start in range(0, len(labels) if counted else 0, IMAGES):
+        part = slice(start, start + IMAGES)
+        s, y = torch.from_numpy(by_image[part, first:])[used[part]], labels[part, first:][used[part]]
+        for k, parts in counted.items():
+            parts.append((*metrics.top_k_counts(s, y, k), metrics.decided_by_ties(s, y, k)))
+    decided = {}
+    for k, parts in counted.items():
+        hits, positives, tied = (torch.cat(p) for p in zip(*parts, strict=True))
+        decided[k] = int(tied.sum())
+        names = [f"{letter}@{k}" for letter in ("P", "R", "F1")]
+        values |= zip(names, (100 * metrics.precision_recall_f1(hits, positives, k)).tolist(), strict=True)
+        if weights is not None:
+            resampled |= zip(names, (100 * metrics.precision_recall_f1(hits, positives, k, weights)).T, strict=True)
+    return Measured(values, resampled, class_ap, decided)
+
+
+def measure_all(
+    tables: dict[tuple[str, str], ByImage],
+    labels: torch.Tensor,
+    used: dict[str, torch.Tensor],
+    classes: ClassList,
+    top_k: Sequence[int],
+    bootstrap: int,
+    seed: int,
+) -> dict[str, dict[tuple[str, str], Measured]]:
+    """Every row on every task; the images of a resample are the same for all rows.
+
+    Args:
+        tables: {(row, scorer): (B, C) scores}
+        labels: (B, C) in {1, -1, 0}.
+        used: {task: (B,) bool}
+        classes: ClassList.
+        top_k: k of precision, recall, F1.
+        bootstrap: R, resamples of the images; 0 for none.
+        seed: of the resamples.
+
+    Returns:
+        {task: {(row, scorer): Measured}}
+    """
+    out = {}
+    for task, first in classes.tasks.items():
+        images, weights = int(used[task].sum()), None
+        if bootstrap:
+            rng = np.random.default_rng([seed, first])
+            weights = torch.from_numpy(rng.multinomial(images, np.full(images, 1 / images), bootstrap)).double()
+        out[task] = {
+            row: measure(by_image, labels, first, used[task], top_k, weights)
+            for row, by_image in progress(tables.items(), f"metrics {task}", unit="row")
+        }
+    return out
+
+
+def compare(measured: dict[tuple[str, str], Measured], row: tuple[str, str], baseline: str) -> dict[str, Metric]:
+    """{metric: Metric} of one row on one task, with the differences that its table shows.
+
+    Args:
+        measured: all rows of the task.
+        row: (row, scorer).
+        baseline: the row that others are compared with, by the same scorer; under another scorer than "plain" a row is also
+            compared with itself by "plain".
+    """
+    own, out = measured[row], {}
+    others = {"versus_baseline": (baseline, row[1]), "versus_plain": (row[0], "plain")}
+    others = {name: measured[other] for name, other in others.items() if other != row and other in measured}
+    for name, value in own.values.items():
+        sampled = own.resampled.get(name)
+        differences = {
+            key: with_interval(value - other.values[name], None if sampled is None else sampled - other.resampled[name])
+            for key, other in others.items()
+        }
+        out[name] = Metric(**with_interval(value, sampled).model_dump(), **differences)
+    return out
+
+
+def with_interval(value: float, samples: torch.Tensor | None) -> Number:
+    """A value and, if it was resampled, the interval of 95 % of the (R,) samples.
+
+    The samples are shifted so that their mean is the value: an image drawn twice ranks beside itself, which raises the
+    average precision of a resample a little whatever the row.
+    """
+    if samples is None:
+        return Number(value=value)
+    shifted = samples - samples.mean() + value
+    low, high = torch.quantile(shifted, samples.new_tensor([0.025, 0.975])).tolist()
+    return Number(value=value, interval=(low, high))
+
+
+def curve(
+    tables: dict[int, ByImage], labels: torch.Tensor, used: dict[str, torch.Tensor], classes: ClassList, top_k: Sequence[int]
+) -> list[dict]:
+    """Metrics of every epoch: [{"epoch", task: {metric: value}}], from {epoch: (B, C) scores}."""
+    return [
+        {"epoch": epoch}
+        | {task: measure(by_image, labels, first, used[task], top_k).values for task, first in classes.tasks.items()}
+        for epoch, by_image in progress(tables.items(), "metrics of the epochs", unit="epoch")
+    ]
+
+
+def best_on_test(epochs: list[dict], top_k: Sequence[int]) -> dict[str, dict]:
+    """The epoch with the best F1 on the test images for every task: how the authors' code chooses, and not our result."""
+    metric = f"F1@{min(top_k)}" if top_k else "mAP"
+    tasks = [task for task in epochs[0] if task != "epoch"] if epochs else []
+    best = {task: max(epochs, key=lambda e: e[task].get(metric, e[task]["mAP"])) for task in tasks}
+    return {task: {"epoch": e["epoch"], **e[task]} for task, e in best.items()}

@@ -1,0 +1,214 @@
+"""The paper's tables with ours beside, from results alone: Markdown, CSV, LaTeX."""
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import NamedTuple
+
+import yaml
+
+from rcnn import config, rows
+from rcnn.datasets import DATASETS
+from rcnn.results.result import Result
+from rcnn.results.table import ties
+
+METHOD = ("cnr_pbl", "mssa")  # the row and the scorer of the paper's method
+FORMATS = {"markdown": "md", "csv": "csv", "latex": "tex"}  # and the suffix of their files
+
+
+class Cell(NamedTuple):
+    """A number of the paper, or ours: its mean and standard deviation over seeds, and the paper's number beside it."""
+
+    mean: float | None
+    deviation: float | None = None
+    paper: float | None = None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A method on one task; `ours` or quoted from the paper, and whether the paper has numbers for it."""
+
+    name: str
+    task: str
+    ours: bool
+    cells: list[Cell]
+    known: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the paper; `comparable` whether our numbers are on its classes and test set."""
+
+    key: str
+    title: str
+    dataset: str
+    columns: list[str]
+    rows: list[TableRow]
+    notes: list[str]
+    comparable: bool
+
+
+def paper() -> dict:
+    """Numbers of the paper's Tables 1 to 3."""
+    return yaml.safe_load((files("rcnn.results") / "paper.yaml").read_text(encoding="utf-8"))
+
+
+def group(results: Iterable[tuple[str, Result]]) -> dict[str, list[Result]]:
+    """{data set: results of its seeds}, from (path, Result).
+
+    Raises:
+        ValueError: a data set that the paper has no table of, or results that differ in more than their seed.
+    """
+    known, groups = paper(), {}
+    for path, result in results:
+        if result.dataset not in known["table3"]["datasets"]:
+            raise ValueError(
+                f"{path}: the paper has no table of the data set {result.dataset!r}; "
+                f"expected {' or '.join(known['table3']['datasets'])}"
+            )
+        groups.setdefault(result.dataset, []).append((path, result))
+    for (first_path, first), *others in groups.values():
+        one = shaping(first)
+        for path, result in others:
+            other = shaping(result)
+            if different := sorted(k for k in one.keys() | other.keys() if one.get(k) != other.get(k)):
+                raise ValueError(f"{path} and {first_path} differ in {', '.join(different)}; only seeds can be averaged")
+        seeds = [first.seed, *(result.seed for _, result in others)]
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"two of the results have the same seed ({', '.join(map(str, seeds))}); give each once")
+    return {kind: [result for _, result in pairs] for kind, pairs in groups.items()}
+
+
+def shaping(result: Result) -> dict:
+    """All that must be equal for results to be averaged: not the seed, nor what moves last digits or intervals alone."""
+    settings = config.override(result.config, [])
+    found = config.shaping(settings, "learning", "rows", "scores", "metrics")
+    del found["seed"]
+    return found | {key: getattr(result, key) for key in ("class_fingerprint", "corpus_fingerprint", "weights_sha256")}
+
+
+def tables(groups: dict[str, list[Result]]) -> list[Table]:
+    """All tables that there are results for."""
+    known, out = paper(), []
+    for key in ("table1", "table2"):
+        spec = known[key]
+        if results := groups.get(spec["dataset"]):
+            quoted = [row for name, tasks in spec["rows"].items() for row in _quoted(name, tasks, spec["columns"])]
+            row = results[0].method
+            scorer = list(results[0].rows[row])[-1]
+            numbers = spec["rows"]["RCNn"] if (row, scorer) == METHOD else {}
+            mine = _ours(f"this run: {rows.label(row, scorer)}", results, row, scorer, spec["columns"], numbers)
+            out.append(_table(key, spec["title"], results, spec["columns"], quoted + mine))
+    spec = known["table3"]
+    for kind, results in groups.items():
+        numbers, mine = spec["datasets"][kind], []
+        for row, scorers in results[0].rows.items():
+            for scorer in scorers:
+                quoted = numbers.get(f"{row} {scorer}", {})
+                mine += _ours(rows.label(row, scorer), results, row, scorer, spec["columns"], quoted)
+        mine.sort(key=lambda r: r.known, reverse=True)  # the paper's four first; others are ours alone
+        out.append(_table("table3", f"{spec['title']}, {DATASETS[kind].title}", results, spec["columns"], mine))
+    return out
+
+
+def _quoted(name, tasks, columns):
+    numbers = {task: tasks[task] or [None] * len(columns) for task in ("zsl", "gzsl")}
+    return [TableRow(name, task, False, [Cell(v) for v in values]) for task, values in numbers.items()]
+
+
+def _ours(name, results, row, scorer, columns, numbers):
+    out = []
+    for task in results[0].rows[row][scorer]:
+        quoted = numbers.get(task) or [None] * len(columns)
+        cells = [_cell(results, row, scorer, task, c, n) for c, n in zip(columns, quoted, strict=True)]
+        out.append(TableRow(name, task, True, cells, bool(numbers)))
+    return out
+
+
+def _cell(results, row, scorer, task, metric, number):
+    """Over the seeds; empty where it was not measured."""
+    try:
+        values = [result.rows[row][scorer][task][metric].value for result in results]
+    except KeyError:
+        return Cell(None, None, number)
+    return Cell(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None, number)
+
+
+def _table(key, title, results, columns, made):
+    comparable = all(result.comparable for result in results)
+    return Table(key, title, results[0].dataset, columns, made, _notes(results), comparable)
+
+
+def _notes(results):
+    """What a reader must know before comparing, of every seed."""
+    out = []
+    for result in results:
+        out += [f"NOT COMPARABLE: {doubt}." for doubt in result.doubts]
+        out += [
+            f"{task.upper()}: {found.images:,} images, {found.positives_per_image:.3f} positives each."
+            for task, found in result.images.tasks.items()
+        ]
+        out += ties(result)
+    out = list(dict.fromkeys(out))
+    if len(results) > 1:
+        out.append(f"Ours: mean ± standard deviation of {len(results)} seeds.")
+    return [*out, "In brackets: ours minus the paper's. Rows of other methods: the paper's numbers."]
+
+
+def render(made: list[Table], form: str) -> str:
+    """All tables as text in one of FORMATS."""
+    if form == "csv":
+        return _csv(made)
+    return "\n\n".join((_markdown if form == "markdown" else _latex)(table) for table in made)
+
+
+def _csv(made):
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow("table dataset row task metric source value deviation paper difference comparable".split())
+    for table in made:
+        for row in table.rows:
+            for column, cell in zip(table.columns, row.cells, strict=True):
+                value, known = (cell.mean, cell.paper) if row.ours else (None, cell.mean)
+                off = None if None in (value, known) else round(value - known, 3) + 0.0
+                numbers = [v if v is None else round(v, 3) for v in (value, cell.deviation)]
+                mark = ("yes" if table.comparable else "no") if row.ours else None
+                source = "ours" if row.ours else "paper"
+                writer.writerow([table.key, table.dataset, row.name, row.task, column, source, *numbers, known, off, mark])
+    return text.getvalue().rstrip("\n")
+
+
+def _words(cell, plus):
+    """Mean, ± deviation, and in brackets the difference to the paper."""
+    if cell.mean is None:
+        return "-"
+    text = f"{cell.mean:.1f}" + (f" {plus} {cell.deviation:.1f}" if cell.deviation is not None else "")
+    return text + (f" ({round(cell.mean - cell.paper, 1) + 0.0:+.1f})" if cell.paper is not None else "")
+
+
+def _markdown(table):
+    header = ["method", "task", *table.columns]
+    lines = [header, ["---"] * len(header)]
+    for row in table.rows:
+        line = [row.name, row.task.upper(), *(_words(cell, "±") for cell in row.cells)]
+        mixed = row.ours and table.key != "table3"  # among other methods
+        lines.append([f"**{c}**" if mixed and c != "-" else c for c in line])
+    return "\n".join([f"### {table.title}", "", *(f"| {' | '.join(r)} |" for r in lines), "", *(f"- {n}" for n in table.notes)])
+
+
+def _latex(table):
+    def escape(text):
+        text = text.replace("\\", "/")
+        for mark in "&%#_{}$":
+            text = text.replace(mark, f"\\{mark}")
+        return text.replace("±", r"$\pm$").replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
+
+    lines = [[escape(row.name), escape(row.task.upper()), *(_words(cell, r"$\pm$") for cell in row.cells)] for row in table.rows]
+    head = " & ".join(escape(c) for c in ["method", "task", *table.columns]) + r" \\"
+    body = [rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}", r"\toprule", head, r"\midrule"]
+    body += [*(" & ".join(line) + r" \\" for line in lines), r"\bottomrule"]
+    caption = escape(" ".join([table.title.split(". ", 1)[1] + ".", *table.notes]))
+    return "\n".join([r"\begin{table}", r"\centering", *body, r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"])
