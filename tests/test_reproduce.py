@@ -122,6 +122,14 @@ def test_nuswide_sh_says_in_one_line_what_is_missing_and_how_to_get_it(tmp_path)
     assert "python scripts/prepare_nuswide.py --help" in line
 
 
+def test_a_script_stops_at_a_step_that_fails(standins, tmp_path):
+    images = f"dataset.images={standins}/coco/val2014"
+    stopped = bash("coco.sh", *QUICK, images, f"dataset.annotations={tmp_path}/none.json", f"output={tmp_path}/run")
+    assert stopped.returncode == 1
+    assert f"MISSING  images and labels: there is no annotation file {tmp_path}/none.json" in stopped.stdout
+    assert "== train" not in stopped.stdout
+
+
 def test_check_in_a_script_names_the_next_command_with_the_pairs_it_was_given(standins, tmp_path):
     data = standins / "coco"
     pairs = [*QUICK, f"dataset.images={data}/val2014", f"dataset.annotations={data}/annotations/instances_val2014.json",
