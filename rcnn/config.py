@@ -115,7 +115,7 @@ class TrainConfig(Section):
 
 
 class DatasetConfig(Section):
-    kind: str = option("coco", f"{'; '.join(f'{key}: {known.format}' for key, known in DATASETS.items())}", "metrics")
+    kind: str = option("coco", "; ".join(f"{key}: {known.title}" for key, known in DATASETS.items()), "metrics")
     images: str | None = option(None, "folder of the images", "metrics", path=True)
     annotations: str | None = option(
         None, "COCO annotation file, or folder of NUS-WIDE's lists; null: there is nothing to evaluate on", "metrics", path=True

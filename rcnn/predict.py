@@ -1,8 +1,7 @@
 """Tag images with the classes of a run, or with a list of names: `python -m rcnn.predict photos/ --classes names.txt`.
 
 Scores rank the classes of one image; they are cosines, not probabilities. Without a run the class embeddings are the mean
-of CLIP's 80 templates. Images that cannot be read are named, and the exit code is then 1. `rcnn.Tagger` does the same in
-Python.
+of CLIP's 80 templates. Images that cannot be read are named, and the exit code is then 1. In Python: `rcnn.Tagger`.
 """
 
 import csv
@@ -46,9 +45,10 @@ def find_images(places: Iterable[str | Path]) -> tuple[list[Path], dict[Path, st
         else:
             raise FileNotFoundError(f"there is no image or folder {place}")
     if not found:
-        raise FileNotFoundError(f"no images in {', '.join(map(str, places))}; looked for {' '.join(sorted(SUFFIXES))}")
+        named, left = ", ".join(map(str, places)), f"; hidden files left alone: {hidden}" if hidden else ""
+        raise FileNotFoundError(f"no images in {named}; looked for {' '.join(sorted(SUFFIXES))}{left}")
     readable = Image.registered_extensions()
-    unread = {p: OTHERS[p.suffix.lower()] for p in found if p.suffix.lower() in OTHERS and p.suffix.lower() not in readable}
+    unread = {p: OTHERS[kind] for p in found if (kind := p.suffix.lower()) in OTHERS and kind not in readable}
     return [p for p in found if p not in unread], unread, hidden
 
 
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     pairs = [text for text in args.images if "=" in text and text.partition("=")[0] in keys]
     paths, skipped, hidden = find_images([text for text in args.images if text not in pairs])
     if args.no_mssa:
-        pairs.append("evaluate.counts=[]")
+        pairs.append("evaluate.grids=[]")
     if args.run:
         tagger = Tagger.load(args.run, *pairs)
     else:

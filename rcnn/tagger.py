@@ -18,8 +18,7 @@ from PIL import Image
 
 from rcnn import checkpoint, cli, config
 from rcnn.clip import Clip
-from rcnn.learn import class_embeddings as embeddings
-from rcnn.learn import closed_form, losses
+from rcnn.learn import class_embeddings, closed_form, losses
 from rcnn.score import mssa
 from rcnn.score.views import AnyImage, batches
 from rcnn.text import corpus
@@ -75,12 +74,15 @@ class Tagger:
             centred: see `for_classes`.
 
         Raises:
-            FileNotFoundError, ValueError: no weights, or a name that is listed twice.
+            FileNotFoundError, ValueError: no weights, no names, or one that is listed twice.
         """
-        names, notes = zip(*map(parse_name, class_names), strict=True) if (class_names := list(class_names)) else ((), ())
+        if isinstance(class_names, str):
+            raise ValueError(f"class_names: expected a list of names, got the text {class_names!r}")
+        parts = [parse_name(name) for name in class_names]
+        classes = ClassList(tuple(name for name, _ in parts), 0, tuple(note for _, note in parts))
         chosen = {"model": model, "pretrained": pretrained, "weights": str(weights) if weights else None}
-        settings = config.override({"clip": chosen, "device": device, "evaluate": {"counts": list(grids)}}, [])
-        return cls.for_classes(ClassList(names, 0, notes), settings, centred)
+        settings = config.override({"clip": chosen, "device": device, "evaluate": {"grids": list(grids)}}, [])
+        return cls.for_classes(classes, settings, centred)
 
     @classmethod
     def for_classes(
@@ -95,14 +97,13 @@ class Tagger:
             cache: folder that keeps the features of the templates, or None.
         """
         model = cli.load_clip(settings, precision=settings.evaluate.precision)
-        filled, count = corpus.templates(classes), len(classes)
-        t = corpus.features(model, filled.sentences, cache)
-        if centred and count > 1:  # a single class has no other to move away from
-            pull = losses.class_pull(t, filled.targets, count, len(t))
-            z = closed_form.minimise(pull, pair_weight(count, len(t))).class_embeddings
+        templates = corpus.encode(model, corpus.templates(classes), cache)
+        if centred and len(classes) > 1:  # a single class has no other to move away from
+            weight = losses.pair_weight(len(classes), len(templates))
+            z = closed_form.minimise(losses.class_sums(templates, len(templates)), weight).class_embeddings
         else:
-            z = embeddings.mean(t, filled.targets, count)
-        return cls(model, classes.names, z, settings.evaluate.counts, settings.evaluate.temperature)
+            z = class_embeddings.mean(templates)
+        return cls(model, classes.names, z, settings.evaluate.grids, settings.evaluate.temperature)
 
     @classmethod
     def load(cls, run: str | Path, *pairs: str, **overrides: object) -> "Tagger":
@@ -121,7 +122,7 @@ class Tagger:
         settings = config.override(metadata["config"], [*pairs, *keywords])
         model = cli.load_clip(settings, metadata, settings.evaluate.precision)
         z = rows[metadata["method"]]
-        return cls(model, metadata["class_names"], z, settings.evaluate.counts, settings.evaluate.temperature)
+        return cls(model, metadata["class_names"], z, settings.evaluate.grids, settings.evaluate.temperature)
 
     def tag(self, images: AnyImage | Iterable[AnyImage], top: int | None = None) -> Tags | list[Tags]:
         """The best classes of an image, or of each of several.
@@ -206,7 +207,7 @@ class Tagger:
             if batch.indices:
                 with torch.inference_mode():
                     features = self.model.encode_views(batch.pixels)
-                    total = sum(mssa.score(features, self.class_embeddings, self.grids, self.temperature)) / 2
+                    total = mssa.score(features, self.class_embeddings, self.grids, self.temperature).total
             yield batch.indices, total.cpu(), batch.broken
 
     def _best(self, scores: torch.Tensor, top: int) -> list[Tags]:
@@ -224,11 +225,6 @@ class Tagger:
         if not 1 <= top <= count:
             raise ValueError(f"top: expected 1 to {count} (the number of classes), got {top}")
         return top
-
-
-def pair_weight(classes: int, batch_size: int) -> float:
-    """λ for C classes and b sentences a step that keeps λ·C²/b as the paper has it at COCO: 0.2·65²/512. Ours."""
-    return 0.2 * 65**2 / 512 * batch_size / classes**2
 
 
 def _listed(images: AnyImage | Iterable[AnyImage]) -> tuple[list[AnyImage], bool]:

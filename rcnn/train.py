@@ -92,9 +92,8 @@ def main(argv=None):
     parser.add_argument("--again", action="store_true", help="learn and measure anew, whatever is there")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration keys to set")
     args = parser.parse_intermixed_args(argv)
-    if args.resume:
-        if not list(Path(args.resume).glob("*/state.safetensors")):
-            raise FileNotFoundError(f"--resume: there is no run in {args.resume} to continue")
+    if args.resume and not list(Path(args.resume).glob("*/state.safetensors")):
+        raise FileNotFoundError(f"--resume: there is no run in {args.resume} to continue")
     settings = for_names(args.classes, args.overrides) if args.classes else config.load(args.config, args.overrides)
     if args.resume:
         settings = settings.model_copy(update={"output": os.path.abspath(args.resume)})

@@ -34,29 +34,30 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import plain_clip
 
-from rcnn import cli, clip
+from rcnn import cli, clip, evaluation
 from rcnn.clip import image_tower
+from rcnn.config import EvaluateConfig
 from rcnn.datasets.drawing import World, draw
 from rcnn.datasets.mini import DRAWINGS
 from rcnn.score import mssa
-from rcnn.score.one_pass import Plane, Scores, fill
+from rcnn.score.one_pass import ScoreFile, fill
 from rcnn.score.views import batches
 
 MODEL = "ViT-B-16-quickgelu"
 CLASSES, ROWS, EPOCHS = 65, 9, 30  # of COCO's tables; every row comes without and with MSSA
-COUNTS = (2, 3)
-VIEWS = 1 + sum(n * n for n in COUNTS)
+GRIDS = (2, 3)  # snippets on a side
+VIEWS = 1 + sum(n * n for n in GRIDS)
 COCO_IMAGES = 39_217
 
 
 def plain_scores(state, heads, views, z):
-    """(C,) scores of one image from its (V, 3, S, S) views, MSSA with COUNTS (eq. 3 to 5, 9 and 10)."""
+    """(C,) scores of one image from its (V, 3, S, S) views, MSSA with GRIDS (eq. 3 to 5, 9 and 10)."""
     found = [plain_clip.image_features(state, view[None], heads) for view in views]
     p = torch.cat([g for g, _ in found]) @ z.T  # (V, C)
     grid = round(found[0][1].shape[1] ** 0.5)
     s = [(local[0] @ z.T).T.unflatten(-1, (grid, grid)) for _, local in found]  # (N, C) -> (C, g, g)
     globals_, locals_, first = [p[0]], [s[0]], 1
-    for n in COUNTS if len(views) > 1 else ():
+    for n in GRIDS if len(views) > 1 else ():
         part = s[first : first + n * n]
         rows = [torch.cat(part[r * n : (r + 1) * n], -1) for r in range(n)]
         globals_.append(p[first : first + n * n].amax(0))
@@ -64,6 +65,11 @@ def plain_scores(state, heads, views, z):
         first += n * n
     local = mssa.pool_scores(torch.stack(locals_).mean(0).flatten(1)[None])[0]
     return (torch.stack(globals_).mean(0) + local) / 2
+
+
+def our_scores(model, pixels, z):
+    """(B, C) scores of the views of B images, (B, V, S, S, 3) uint8."""
+    return mssa.score(model.encode_views(pixels), z, GRIDS).total
 
 
 def flops(tower):
@@ -77,7 +83,7 @@ def flops(tower):
 
 
 class Turns:
-    """The least time of each contestant, over rounds in which all have their turn."""
+    """The least time of each piece of work, over rounds in which every piece runs once."""
 
     def __init__(self, device):
         self.device, self.best = device, {}
@@ -119,10 +125,10 @@ def synthetic(folder, count):
 
 
 def compare(reference, model, half, paths, batch_size, rounds, device):
-    """Views per second of every contestant; prints a table and returns the least times and the numbers of views."""
+    """Views per second of plain, encode_image and ours; printed as a table with the share of the peak."""
     size = model.image.image_size
-    pixels = torch.cat([b.pixels for b in batches(paths[:batch_size], size, COUNTS, batch_size)])
-    x = image_tower.normalise(pixels.to(device).flatten(0, 1), model.mean, model.std)
+    pixels = torch.cat([b.pixels for b in batches(paths[:batch_size], size, GRIDS, batch_size)])
+    x = image_tower.normalise(pixels.to(device).flatten(0, 1), model.mean, model.std)  # (B·V, 3, S, S)
     z = F.normalize(torch.randn(CLASSES, model.image.proj.shape[1], device=device), dim=-1)
     side = 4096 if device.type == "cuda" else 1536
     a, b = torch.randn(2, side, side, device=device)
@@ -145,8 +151,8 @@ def compare(reference, model, half, paths, batch_size, rounds, device):
         rate[name] = count / turns.best[name]
         peak = 2 * side**3 / turns.best["peak bf16" if "bf16" in name else "peak float32"]
         print(f"{name:14} {rate[name]:8.2f} {rate[name] * work / 1e12:8.3f} {100 * rate[name] * work / peak:10.0f} %")
-    same = plain_scores(state, heads, x[:VIEWS], z) - sum(mssa.score(model.encode_views(pixels[:1]), z, COUNTS))[0] / 2
-    print(f"plain and ours differ by at most {same.abs().max():.1e} in the scores")
+    difference = plain_scores(state, heads, x[:VIEWS], z) - our_scores(model, pixels[:1], z)[0]
+    print(f"plain and ours differ by at most {difference.abs().max():.1e} in the scores")
     return rate
 
 
@@ -155,9 +161,9 @@ def precision(model, half, paths, batch_size):
     torch.manual_seed(1)
     z = F.normalize(torch.randn(CLASSES, model.image.proj.shape[1], device=model.device), dim=-1)
     deviation, same, seen = 0.0, 0, 0
-    for batch in batches(paths, model.image.image_size, COUNTS, batch_size):
+    for batch in batches(paths, model.image.image_size, GRIDS, batch_size):
         if batch.indices:
-            one, two = (sum(mssa.score(m.encode_views(batch.pixels), z, COUNTS)) / 2 for m in (model, half))
+            one, two = (our_scores(m, batch.pixels, z) for m in (model, half))
             deviation = max(deviation, (one - two).abs().max().item())
             tops = [s.topk(3).indices.sort(1).values for s in (one, two)]
             same += (tops[0] == tops[1]).all(1).sum().item()
@@ -168,21 +174,22 @@ def precision(model, half, paths, batch_size):
 def all_rows(model, paths, batch_size, plain_rate, folder):
     """Seconds per image of scoring all rows and epochs, ours measured, plain projected from its views per second."""
     torch.manual_seed(2)
-    names = [f"row {i}" for i in range(ROWS)] + [f"epoch {i}" for i in range(EPOCHS)]
-    sets = {n: F.normalize(torch.randn(CLASSES, model.image.proj.shape[1]), dim=-1) for n in names}
-    planes = [Plane(n, v) for n in names[:ROWS] for v in ("plain", "mssa")] + [Plane(n, "mssa") for n in names[ROWS:]]
-    scores = Scores(folder, planes, len(paths), CLASSES, "benchmark").open()
+    random = F.normalize(torch.randn(ROWS + EPOCHS, CLASSES, model.image.proj.shape[1]), dim=-1)
+    settings = EvaluateConfig(grids=GRIDS, batch_size=batch_size, workers=0, diagnostics=False)
+    rows, epochs = ({str(i): z for i, z in enumerate(part)} for part in random.split([ROWS, EPOCHS]))
+    sets = evaluation.scored_sets(settings, rows, epochs)
+    file = ScoreFile(folder, sets, len(paths), CLASSES, "benchmark").open()
     began = time.perf_counter()
-    clock = fill(scores, model, paths, sets, COUNTS, mssa.TEMPERATURE, batch_size, 0)
+    clock = fill(file, model, paths, sets, settings)
     ours = (time.perf_counter() - began) / len(paths)
-    scores.delete()
+    file.delete()
     views = ROWS * (1 + VIEWS) + EPOCHS * VIEWS
     plain = views / plain_rate
     tower = VIEWS * len(paths) / clock.encoding
     print(f"\nall rows: {ROWS} rows without and with MSSA, {EPOCHS} epochs with it")
     print(f"  plain  {views} views an image / {plain_rate:.2f} views/s = {plain:.1f} s an image")
     print(f"  ours   {VIEWS} views an image, all sets in one pass: {ours:.2f} s an image ({tower:.2f} views/s in the tower; "
-          f"{100 * clock.scoring / clock.encoding:.1f} % more for {len(names)} sets, "
+          f"{100 * clock.scoring / clock.encoding:.1f} % more for {len(sets)} sets, "
           f"{100 * clock.waiting / clock.encoding:.1f} % waiting for images)")  # fmt: skip
     for what, seconds in (("plain", plain), ("ours", ours)):
         print(f"  COCO, {COCO_IMAGES:,} images x {seconds:.2f} s = {COCO_IMAGES * seconds / 3600:,.1f} h, {what}")

@@ -82,7 +82,7 @@ JOBS = {
 
 
 def random_state(sizes, seed):
-    """Weights under OpenAI's names, as large as CLIP starts them; biases and gains are random too, lest one is forgotten."""
+    """Weights under OpenAI's names, as large as CLIP starts them; random biases and gains too, so that none goes untested."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape, std, mean=0.0):
@@ -217,12 +217,12 @@ def measure_closed_form(job):
     generator = torch.Generator().manual_seed(job.seed)
     shared, own = (F.normalize(torch.randn(n, job.sizes["embed_dim"], generator=generator), dim=1) for n in (1, job.classes))
     # all texts have much in common, and each class something of its own; a_c sums b/C sentences
-    pull = ((0.75 * shared + 0.4 * own) * (job.batch / job.classes)).to(device)
+    class_sums = ((0.75 * shared + 0.4 * own) * (job.batch / job.classes)).to(device)
     weight = PAIR_WEIGHT * (65 / job.classes) ** 2  # λ·C² as at COCO: the pairs weigh as much against the sentences
     times = []
     for _ in range(3):
         began = clock(device)
-        found = closed_form.minimise(pull, weight)
+        found = closed_form.minimise(class_sums, weight)
         times.append(clock(device) - began)
     return {"seconds": min(times), "newton": found.iterations, "gap": found.gap}
 

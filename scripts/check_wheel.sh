@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build the wheel, install it outside the tree, and use it from another folder: help, a dry run, a tag.
 set -euo pipefail
-source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh" run
+source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh" test
 tree=$PWD place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 mkdir "$place/source" "$place/work"

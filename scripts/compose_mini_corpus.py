@@ -18,7 +18,8 @@ from rcnn.text.classes import ClassList
 DATA = ROOT / "data" / "mini"
 
 
-def corpus():
+def corpus() -> dict[str, dict]:
+    """{"0": {"node_name": …, "candidate_sentences": […]}, …}"""
     facts = {f.pop("name"): f for f in map(json.loads, (DATA / "facts.jsonl").read_text().splitlines())}
     names = ClassList.read(DATA / "seen.txt", DATA / "unseen.txt").names
     return {str(i): {"node_name": n, "candidate_sentences": sentences(n, **facts[n])} for i, n in enumerate(names)}

@@ -14,7 +14,7 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
 fi
 wanted=(-r requirements.txt)
 [ "$1" != test ] || wanted+=(-r tests/requirements.txt)
-# a stamp of the wanted lists makes the second call quick
+# a file named after the lists' checksum says that they are installed
 stamp="$VIRTUAL_ENV/.rcnn-$1-$(cat requirements.txt tests/requirements.txt | cksum | cut -d' ' -f1)"
 if [ ! -e "$stamp" ]; then
   echo "installing packages (several GB the first time)" >&2

@@ -35,12 +35,12 @@ def completion(text, finish="stop", refusal=None, usage=(100, 50), model="stand-
     }  # fmt: skip
 
 
-class Service:
+class FakeService:
     """What the server has seen, and how it should behave.
 
     Attributes:
         seen: bodies of the chat requests, in order.
-        behave: (body, number of times this very task has been asked before) -> None for a good answer, or a dict with any of
+        behave: (body, number of times this question has been asked before) -> None for a good answer, or a dict with any of
             status, headers, raw (bytes), cut (bytes to announce but not to send), body (JSON), sleep (seconds).
     """
 
@@ -156,9 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve():
-    """(base_url, Service) of a running server."""
+    """(base_url, FakeService) of a running server."""
     server = _Server(("127.0.0.1", 0), _Handler)
-    server.service = Service()
+    server.service = FakeService()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

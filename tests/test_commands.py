@@ -1,8 +1,5 @@
 """The commands as a user runs them, on a small world drawn for the test."""
 
-import csv
-import io
-import itertools
 import json
 import random
 import shutil
@@ -14,12 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from running import rcnn
 from safetensors.torch import load_file
 
 from rcnn import checkpoint
-from rcnn.predict import Tagger
 
 ROOT = Path(__file__).parents[1]
 ROWS = ["baseline", "centred", "templates", "mean", "mean_with_templates", "principal", "cnr", "cnr_pbl", "closed_form"]
@@ -236,65 +231,3 @@ def test_evaluate_explains_what_is_wrong_with_images_and_annotations(trained, fo
     annotations.write_bytes(annotations.read_bytes()[:500])
     _, stderr = rcnn("evaluate", run, *where, code=2)
     assert "is not JSON" in stderr
-
-
-def test_three_lines_of_python_tag_paths_and_images_alike(trained, folder):
-    paths = sorted((folder / "benchmark" / "images").iterdir())[:3]
-    tagger = Tagger.load(trained[0])
-    tags = tagger.tag(paths, top=4)
-    assert [len(t) for t in tags] == [4, 4, 4]
-    assert all(name in tagger.class_names for t in tags for name, _ in t)
-    assert all(a[1] >= b[1] for t in tags for a, b in itertools.pairwise(t))
-    again = tagger.tag([Image.open(p) for p in paths], top=4)
-    assert [[name for name, _ in t] for t in again] == [[name for name, _ in t] for t in tags]
-
-
-def test_a_single_path_is_not_taken_for_a_list(trained):
-    with pytest.raises(ValueError, match="expected a list"):
-        Tagger.load(trained[0]).tag("photo.jpg")
-
-
-def test_predict_writes_csv_and_json_and_skips_broken_files_with_exit_1(trained, folder):
-    photos = folder / "photos"
-    (photos / "deeper").mkdir(parents=True)
-    source = sorted((folder / "benchmark" / "images").iterdir())
-    for name in ("a.jpg", "deeper/b.jpg"):
-        shutil.copy(source[0], photos / name)
-    (photos / "broken.png").write_bytes(b"not a picture")
-    arguments = [photos, "--run", trained[0], "--top", 2, "--device", "cpu"]
-    stdout, stderr = rcnn("predict", *arguments, "--format", "csv", code=1)
-    table = list(csv.DictReader(io.StringIO(stdout)))
-    assert [(Path(r["image"]).name, r["rank"]) for r in table] == [
-        ("a.jpg", "1"),
-        ("a.jpg", "2"),
-        ("b.jpg", "1"),
-        ("b.jpg", "2"),
-    ]
-    assert "skipped" in stderr
-    assert "broken.png" in stderr
-    (photos / "broken.png").unlink()
-    stdout, _ = rcnn("predict", *arguments, "--format", "json")
-    entries = json.loads(stdout)
-    assert entries[0]["tags"] == entries[1]["tags"]
-    stdout, _ = rcnn("predict", *arguments, "--no-mssa")
-    assert len(stdout.splitlines()) == 2
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["nowhere.jpg", "--run", "RUN"], "no image or folder"),
-        (["LICENSE", "--run", "nowhere"], "is no finished run"),
-        (["LICENSE", "--run", "RUN", "--top", "1000"], "expected 1 to 84"),
-    ],
-)
-def test_predict_explains_bad_input_in_one_line(trained, arguments, said):
-    _, stderr = rcnn("predict", *(trained[0] if a == "RUN" else a for a in arguments), code=2)
-    assert said in stderr
-
-
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
-def test_help_teaches(name):
-    stdout, _ = rcnn(name, "--help")
-    assert f"python -m rcnn.{name}" in stdout
-    assert name == "predict" or "train.pair_weight=" in stdout

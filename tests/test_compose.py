@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from parse_corpus import parse
 
-from rcnn.describing.compose import attribute_clause, parse, prefix_clause, sentences
+from rcnn.describing.compose import attribute_clause, prefix_clause, sentences
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The description generator against a local service that answers, stalls, refuses, breaks off and lies."""
+"""The description generator against a local service that answers, is slow, refuses, breaks off, or sends something else."""
 
 import json
 import os
@@ -13,12 +13,13 @@ from language_server import completion, family, good_answer, serve
 
 from rcnn import describe
 from rcnn.describing import service
+from rcnn.describing.about import beside
 from rcnn.text.classes import ClassList
 from rcnn.text.corpus import load
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["rake", "spade", "hoe", "nikon", "mouse"]
-TASKS = 5 * (1 + 3 + 1) + 4 * 6  # triage, hierarchy and scenes of all; two styles of looks of all but the metadata
+QUESTIONS = 5 * (1 + 3 + 1) + 4 * 6  # triage, hierarchy and scenes of all; two styles of looks of all but the metadata
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def small(*more):
 
 def test_five_classes_from_an_empty_folder_become_a_corpus_that_training_reads(run, server, tmp_path):
     assert not run()
-    assert len(server[1].seen) == TASKS
+    assert len(server[1].seen) == QUESTIONS
     corpus = load(tmp_path / "c.json", ClassList(tuple(NAMES), 0))
     assert "a old rake, which is a rake, which is a artefact." in corpus.sentences
     assert "a hoe, which is a simple implement." in corpus.sentences
@@ -60,15 +61,18 @@ def test_five_classes_from_an_empty_folder_become_a_corpus_that_training_reads(r
     assert list(json.loads((tmp_path / "c.json").read_text())["0"]) == ["node_name", "candidate_sentences"]
 
 
-def test_the_report_tells_models_senses_counts_and_cost(run, tmp_path):
+def test_the_about_file_tells_models_senses_facts_and_cost(run, tmp_path):
     run()
     about = json.loads((tmp_path / "c.about.json").read_text())
-    assert about["models_served"] == {"stand-in-1": TASKS}
-    assert (about["replies"], about["tokens_in"], about["tokens_out"]) == (TASKS, 100 * TASKS, 50 * TASKS)
-    assert about["cost_usd"] == round(TASKS * (100 * 0.15 + 50 * 0.60) / 1e6, 4)
+    assert about["models_served"] == {"stand-in-1": QUESTIONS}
+    assert (about["replies"], about["tokens_in"], about["tokens_out"]) == (QUESTIONS, 100 * QUESTIONS, 50 * QUESTIONS)
+    assert about["cost_usd"] == round(QUESTIONS * (100 * 0.15 + 50 * 0.60) / 1e6, 4)
     mouse = about["classes"]["4"]
     assert (mouse["name"], mouse["kind"], mouse["gloss"]) == ("mouse", "object", "the everyday mouse seen in photographs")
-    assert (mouse["narrower"], mouse["broader"], mouse["attributes"], mouse["scenes"], mouse["sentences"]) == (3, 2, 5, 2, 18)
+    assert (mouse["narrower"], mouse["broader"]) == (["small mouse", "old mouse", "garden mouse"], ["tool", "artefact"])
+    assert mouse["attributes"][0] == "handle: long and wooden"
+    assert mouse["scenes"][1] == "Shop - on a shelf under bright lamps"
+    assert (len(mouse["attributes"]), len(mouse["scenes"]), mouse["sentences"]) == (5, 2, 18)
     assert about["left_out_or_noted"]["attributes: duplicate"] == 4 * 2 * 5  # the same in three rounds
 
 
@@ -76,7 +80,7 @@ def test_a_second_run_asks_nothing_and_writes_the_same_files(run, server, tmp_pa
     run()
     files = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     assert not run("concurrency=1")
-    assert len(server[1].seen) == TASKS
+    assert len(server[1].seen) == QUESTIONS
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == files
 
 
@@ -150,8 +154,8 @@ def test_an_answer_without_token_counts_is_good_but_stops_a_run_with_a_limit(run
 
 
 def test_side_files_of_two_corpora_are_never_the_same():
-    assert describe.beside("a/my-gpt-4.1.json", ".about.json") == Path("a/my-gpt-4.1.about.json")
-    assert describe.beside("a/corpus", ".about.json") == Path("a/corpus.about.json")
+    assert beside("a/my-gpt-4.1.json", ".about.json") == Path("a/my-gpt-4.1.about.json")
+    assert beside("a/corpus", ".about.json") == Path("a/corpus.about.json")
 
 
 def test_no_more_requests_are_under_way_than_allowed(run, server):
@@ -161,7 +165,7 @@ def test_no_more_requests_are_under_way_than_allowed(run, server):
 
 
 def once(plan):
-    """Misbehave on the first request of rake's scenes."""
+    """The plan for the first request about rake's scenes, good answers to all others."""
 
     def behave(body, before):
         return plan if before == 0 and is_target(body) else None
@@ -182,7 +186,7 @@ def asked_for_target(seen):
 
 
 GOOD = json.dumps(good_answer("scenes", "Label: rake\n"))
-# fault -> (how the service behaves, requests for that task, exit code); retries=2 throughout
+# fault -> (how the service behaves, requests about that question, exit code); retries=2 throughout
 FAULTS = {
     "slow": (once({"sleep": 0.3}), 1, 0),
     "slower than the timeout, once": (once({"sleep": 1.5}), 2, 0),
@@ -294,7 +298,7 @@ def test_max_cost_stops_before_the_next_request_and_more_money_goes_on(run, serv
         run("--max-cost", "0.0004", "concurrency=1")
     assert len(server[1].seen) == 9  # of 0.000045 USD each
     assert not run("--max-cost", "1")
-    assert len(server[1].seen) == TASKS
+    assert len(server[1].seen) == QUESTIONS
 
 
 def test_max_cost_wants_a_price(run):
@@ -336,13 +340,13 @@ def test_a_killed_run_pays_again_only_for_what_was_under_way(run, server, tmp_pa
     time.sleep(0.3)
     stored = (tmp_path / "c.answers.jsonl").read_bytes().splitlines()
     seen = len(server[1].seen)
-    assert seen - 4 <= len(stored) <= seen < TASKS
+    assert seen - 4 <= len(stored) <= seen < QUESTIONS
     (tmp_path / "c.answers.jsonl").write_bytes(b"\n".join(stored) + b'\n{"key": "torn')  # a kill may come within a line
     assert not run()
-    assert len(server[1].seen) == seen + TASKS - len(stored)
+    assert len(server[1].seen) == seen + QUESTIONS - len(stored)
     again = run()
     assert not again
-    assert len(server[1].seen) == seen + TASKS - len(stored)
+    assert len(server[1].seen) == seen + QUESTIONS - len(stored)
 
 
 def test_an_interrupt_drains_the_requests_under_way(server, tmp_path):
@@ -433,13 +437,68 @@ def test_while_a_batch_is_under_way_nothing_is_asked_live(run, server, tmp_path)
 def test_statistics_are_shown_side_by_side(run, tmp_path, capsys):
     run()
     capsys.readouterr()
-    describe.main(["stats", f"{tmp_path}/c.json", str(ROOT / "data/mini/corpus.json")])
+    shipped = str(ROOT / "data/nuswide/corpus.json")
+    describe.main(["stats", f"{tmp_path}/c.json", shipped])
     out = capsys.readouterr().out
-    assert out.splitlines()[0].split() == ["c", "corpus"]
-    assert out.splitlines()[1].split() == ["classes", "5", "84"]
-    assert "dog: animal (broader)" in out
+    assert out.splitlines()[0].split() == [f"{tmp_path}/c.json", shipped]
+    assert out.splitlines()[1].split() == ["classes", "5", "1,006"]
+    assert "green: moss (narrower)" in out
     with pytest.raises(ValueError, match="is no text corpus"):
         describe.main(["stats", str(ROOT / "data/mini/facts.jsonl")])
+
+
+def test_statistics_without_an_about_file_are_those_of_the_sentences(run, tmp_path, capsys):
+    run()
+    capsys.readouterr()
+    (tmp_path / "bare.json").write_bytes((tmp_path / "c.json").read_bytes())
+    describe.main(["stats", f"{tmp_path}/bare.json", f"{tmp_path}/c.json"])
+    out = capsys.readouterr().out
+    lines = {line[:30].strip(): line.split()[-2:] for line in out.splitlines()[1:]}
+    assert lines["sentences"][0] == lines["sentences"][1] != "-"
+    assert lines["labels as their own kind"] == ["-", "0"]
+    assert f"{tmp_path}/bare.json: {tmp_path}/bare.about.json is absent" in out
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"classes": {"0": {"name": "rake", "narrower": 3, "broader": 2, "attributes": 5, "scenes": 2}}}, "has no facts"),
+        ({"classes": {"0": {"name": "spade", "narrower": [], "broader": [], "attributes": [], "scenes": []}}}, "other classes"),
+        ([], "has no facts"),
+    ],
+)
+def test_statistics_refuse_an_about_file_of_counts_or_of_other_classes(tmp_path, about, said):
+    (tmp_path / "c.json").write_text('{"0": {"node_name": "rake", "candidate_sentences": ["a rake, which has tines."]}}')
+    (tmp_path / "c.about.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=said):
+        describe.main(["stats", f"{tmp_path}/c.json"])
+
+
+def test_a_class_list_alone_gets_its_corpus_beside_it_and_the_next_command(server, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("rake\nhoe\n")
+    assert not describe.main([f"{tmp_path}/names.txt", f"base_url={server[0]}"])
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"names.txt", "names.corpus.json", "names.corpus.answers.jsonl", "names.corpus.about.json"}
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: python -m rcnn.train --classes {tmp_path}/names.txt"
+
+
+def test_the_next_command_names_a_corpus_that_is_elsewhere(run, tmp_path, capsys):
+    assert not run()
+    expected = f"next: python -m rcnn.train --classes {tmp_path}/names.txt corpus.path={tmp_path}/c.json"
+    assert capsys.readouterr().out.splitlines()[-1] == expected
+
+
+def test_no_next_command_where_no_corpus_was_written(run, server, capsys):
+    assert not run("--dry-run")
+    server[1].behave = always({"status": 503, "raw": b"down"})
+    assert run("retries=0") == 1
+    assert "next:" not in capsys.readouterr().out
+
+
+def test_a_configuration_that_is_not_installed_is_named_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(describe, "__file__", str(tmp_path / "site-packages" / "rcnn" / "describe.py"))
+    with pytest.raises(ValueError, match=r"^coco is part of a checkout of the project, not of the installed package$"):
+        describe.main(["coco"])
 
 
 def test_an_unknown_key_of_the_configuration_is_refused_with_the_nearest(run):

@@ -174,7 +174,7 @@ def whole(scores, labels, first, used, top_k, weights=None):
     s, y = torch.from_numpy(scores)[used][:, first:], labels[used][:, first:]
     found = {"mAP": metrics.average_precision(s, y, weights).double().mean(-1)}
     for k in top_k:
-        values = metrics.precision_recall_f1(*metrics.top_k_counts(s, y, k), k, weights)
+        values = metrics.precision_recall_f1(*metrics.top_k_hits(s, y, k), k, weights)
         found |= zip((f"P@{k}", f"R@{k}", f"F1@{k}"), values.unbind(-1), strict=True)
     return {name: (100 * value).tolist() for name, value in found.items()}
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rcnn.describing.facts import Facts, forms, gather
-from rcnn.describing.tasks import Attributes, Hierarchy, Scene, Scenes
+from rcnn.describing.questions import Attributes, Hierarchy, Scene, Scenes
 
 
 def hierarchy(narrower=(), broader=()):

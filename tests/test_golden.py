@@ -52,13 +52,26 @@ def test_all_golden_values_are_matched_and_the_last_line_names_the_worst(check):
     assert float(found[2]) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["class_embeddings", "losses_fast", "logits_mssa"])
-def test_a_tampered_golden_value_makes_the_script_exit_1_and_name_it(check, tmp_path, name):
-    wrong = golden(name).copy()
-    wrong.flat[0] += 1e-4 * np.abs(wrong).max()
-    code, last = check(tampered(tmp_path, **{name: wrong}))
-    assert code == 1
-    assert re.fullmatch(rf"worst {name} \d\.\de-0[45]", last), last
+def test_each_tampered_golden_value_makes_the_script_exit_1_and_name_it(script, check, tmp_path, monkeypatch):
+    arrays = dict(np.load(GOLDEN / "tiny32_seed21.npz"))
+    computed = dict(script.recompute({name: arrays[name] for name in script.INPUTS}))  # once: it sees nothing but inputs
+    monkeypatch.setattr(script, "recompute", lambda inputs: computed.items())
+    compared = sorted(arrays.keys() - script.INPUTS)
+    assert len(compared) == 30
+    for name in compared:
+        wrong = arrays[name].astype(np.float64)
+        wrong.flat[0] += 1e-4 * np.abs(wrong).max()
+        code, last = check(tampered(tmp_path, **{name: wrong}))
+        assert code == 1
+        assert re.fullmatch(rf"worst {name} \d\.\de-0[45]", last), last
+
+
+def test_inputs_are_named_and_not_counted_as_compared(script, capsys):
+    script.check(GOLDEN / "tiny32_seed21.npz")
+    _, inputs, *compared = capsys.readouterr().out.splitlines()
+    assert inputs == "  inputs: image_sizes, labels_pm1, labels_pm1_unknown, meta, n_seen, predictions"
+    assert len(compared) == 30
+    assert not {line.split()[0] for line in compared} & script.INPUTS
 
 
 def test_one_wrong_file_among_right_ones_makes_the_script_exit_1(check, tmp_path):
@@ -71,6 +84,11 @@ def test_one_wrong_file_among_right_ones_makes_the_script_exit_1(check, tmp_path
 def test_a_golden_value_that_nothing_is_compared_with_makes_the_script_exit_with_an_error(check, tmp_path):
     with pytest.raises(SystemExit, match="not compared: forgotten"):
         check(tampered(tmp_path, forgotten=np.ones(3)))
+
+
+def test_a_value_that_the_golden_file_lacks_makes_the_script_exit_with_an_error(check, tmp_path):
+    with pytest.raises(SystemExit, match=r"not compared: loss$"):
+        check(tampered(tmp_path, loss=None))
 
 
 def test_a_golden_value_of_another_shape_makes_the_script_exit_with_an_error(check, tmp_path):

@@ -53,16 +53,15 @@ def find_weights(model: str | None, pretrained: str | None, weights: str | Path 
 def _download(model: str, pretrained: str | None) -> Path:
     """The first copy of the weights that can be had: OpenAI's own, then the hub's, then that of any other address."""
     source = pretrained_source(model, pretrained)
-    # open_clip downloads from one of the two addresses of an entry; an entry with one address leaves it no choice
-    copies = {f"hf-hub:{source['hf_hub']}": source | {"url": ""}} if source["hf_hub"] else {}
-    if source["url"]:
-        copy = {source["url"]: source | {"hf_hub": ""}}
-        copies = copy | copies if OPENAI_HOST in source["url"] else copies | copy
-    print(f"CLIP weights: {model} {pretrained} (local cache, or {', else '.join(copies)})", file=sys.stderr)
+    # of an entry's two addresses open_clip asks one; which one is settled here by leaving the other out
+    copies = {f"hf-hub:{source['hf_hub']}": source | {"url": ""}, source["url"]: source | {"hf_hub": ""}}
+    addresses = [address for address, copy in copies.items() if copy["url"] or copy["hf_hub"]]
+    addresses.sort(key=lambda address: OPENAI_HOST not in address)
+    print(f"CLIP weights: {model} {pretrained} (local cache, or {', else '.join(addresses)})", file=sys.stderr)
     failures = []
-    for address, entry in copies.items():
+    for address in addresses:
         try:
-            path = Path(open_clip.download_pretrained(entry))
+            path = Path(open_clip.download_pretrained(copies[address]))
         except Exception as error:  # urllib, the hub's client and the checksum test each raise their own kinds
             failures.append(f"\n  {address}: {' '.join(str(error).split())}")
             continue
@@ -71,7 +70,7 @@ def _download(model: str, pretrained: str | None) -> Path:
         return path
     raise FileNotFoundError(
         f"no CLIP weights: {model} ({pretrained}) could not be downloaded from{''.join(failures)}\n"
-        f"  On a machine with internet fetch {' or '.join(copies)}\n"
+        f"  On a machine with internet fetch {' or '.join(addresses)}\n"
         f"  then set clip.weights=/path/to/{Path(source['url']).name or 'the file'}"
     )
 
@@ -85,7 +84,7 @@ def read_weights(path: Path, sha256: str, trust_torchscript: bool = False) -> tu
         trust_torchscript: open any other TorchScript archive as well. Such an archive is a program: loading it runs it.
 
     Raises:
-        ValueError: a damaged file, one of another kind, or an archive that nobody trusts.
+        ValueError: a damaged file, one of another kind, or an archive that OpenAI did not publish and that is not trusted.
     """
     if path.suffix == ".safetensors":
         try:

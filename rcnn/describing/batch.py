@@ -1,14 +1,18 @@
-"""The same requests through the Batch API: half the price, an answer within a day (docs: 50,000 requests, 200 MB a file)."""
+"""The same exchanges through the Batch API: half the price, an answer within a day (docs: 50,000 requests, 200 MB a file)."""
 
 import io
 import json
+import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from rcnn.describing.answers import Reply
-from rcnn.describing.service import PASSING, StopError, UnansweredError
-from rcnn.describing.tasks import Failure, advance
+from rcnn.describing.answers import Answers, Reply
+from rcnn.describing.exchange import Exchange
+from rcnn.describing.service import PASSING, Service, StopError, UnansweredError
 from rcnn.files import write_json
 
 ENDPOINT = "/v1/chat/completions"
@@ -17,60 +21,61 @@ TRIES = 3  # of one request, over several batches
 OVER = ("completed", "failed", "expired", "cancelled")
 
 
-def run(tasks, service, store, client, state, allowed, done, poll, tell):
-    """Bring every task to its end by batches; each wave sends what the answers of the one before call for.
+def run(
+    exchanges: list[Exchange],
+    service: Service,
+    store: Answers,
+    refuse: Callable[[list[Exchange]], str | None],
+    done: Callable[[Exchange], None],
+    state: Path,
+    poll: float = 30.0,
+    tell: Callable[[str], None] = print,
+) -> None:
+    """Bring every exchange to its outcome by batches; each sends what the answers of the one before call for.
 
     Args:
-        tasks, service, store, client, done: as for `service.run`.
-        state: path of the file that remembers the batches under way, so that the same command, later, collects them.
-        allowed: (list of (task, body)) -> None or a reason not to send them.
+        exchanges, service, store, done: as for `live.run`.
+        refuse: why the next requests of these exchanges may not be sent, or None.
+        state: file that remembers the batches under way, so that the same command, later, collects them.
         poll: seconds between looks.
-        tell: (line) -> None, for progress.
+        tell: called with a line on the batch under way.
 
     Raises:
-        StopError: the service refuses a batch, or `allowed` said no.
+        StopError: the service refuses a batch, or `refuse` said why.
     """
-    tries, open_tasks = Counter(), list(tasks)
+    tries = Counter()
     batches = json.loads(state.read_text())["batches"] if state.exists() else []
-    while open_tasks:
-        pending, still = {}, []
-        for task in open_tasks:
-            step, keys = advance(task, service, store)
-            if isinstance(step, dict) and tries[keys[-1]] < TRIES:
-                pending[keys[-1]] = (task, step)
-                still.append(task)
-            elif not isinstance(step, dict):
-                done(task, step)
-        open_tasks = still
-        if not pending:
-            break
+    while pending := {exchange.key: exchange for exchange in exchanges if exchange.outcome is None}:
         if not batches:
-            if reason := allowed(list(pending.values())):
+            if reason := refuse(list(pending.values())):
                 raise StopError(reason)
             for lines in _files(pending):
-                batches.append(_submit(client, lines))
+                batches.append(_submit(service, lines))
                 write_json(state, {"batches": batches})  # before anything else can go wrong: it is paid for
-        errors, ended_badly = {}, []
+        errors, stopped = {}, []
         for identity in batches:
-            errors |= _collect(client, identity, pending, store, poll, tell, ended_badly)
+            errors |= _collect(service, identity, pending, store, poll, tell, stopped)
         batches = []
         state.unlink(missing_ok=True)
-        if ended_badly:
-            raise StopError("; ".join(ended_badly))
-        for key, (task, _) in pending.items():
+        if stopped:
+            raise StopError("; ".join(stopped))
+        for key, exchange in pending.items():
             if store.get(key) is None:
                 why, again = errors.get(key, ("the batch has no answer", True))
                 tries[key] += 1
                 if not again or tries[key] == TRIES:
-                    tries[key] = TRIES
-                    done(task, Failure(why))
+                    exchange.fail(why)
+            exchange.follow(store)
+            if exchange.outcome is not None:
+                done(exchange)
 
 
-def _files(pending):
-    """Bytes of input files within the service's limits."""
+def _files(pending: dict[str, Exchange]) -> Iterator[bytes]:
+    """Input files within the service's limits."""
     lines, size = [], 0
-    for key, (_, request) in pending.items():
-        line = json.dumps({"custom_id": key, "method": "POST", "url": ENDPOINT, "body": request}).encode() + b"\n"
+    for key, exchange in pending.items():
+        request = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": exchange.next_request()}
+        line = json.dumps(request).encode() + b"\n"
         if lines and (len(lines) == MOST_REQUESTS or size + len(line) > MOST_BYTES):
             yield b"".join(lines)
             lines, size = [], 0
@@ -79,48 +84,57 @@ def _files(pending):
     yield b"".join(lines)
 
 
-def _submit(client, lines):
-    api = client.openai
-    file = client.call(lambda: api.files.create(file=("requests.jsonl", io.BytesIO(lines)), purpose="batch"))
-    batch = client.call(lambda: api.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h"))
-    return batch.id
+def _submit(service: Service, lines: bytes) -> str:
+    """Send one input file; returns the batch's identity."""
+    api = service.openai
+    file = service.call(lambda: api.files.create(file=("requests.jsonl", io.BytesIO(lines)), purpose="batch"))
+    return service.call(lambda: api.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")).id
 
 
-def _look(client, identity, tell):
+def _look(service: Service, identity: str, tell: Callable[[str], None]) -> Any:
     """The batch as it is now, or None if the service cannot be reached."""
     try:
-        return client.call(lambda: client.openai.batches.retrieve(identity))
+        return service.call(lambda: service.openai.batches.retrieve(identity))
     except UnansweredError as error:
-        tell(f"batch {identity}: {error}")  # a day is long, and networks fail; the batch goes on
+        tell(f"batch {identity}: {error}")  # the batch continues while the network is away
         return None
 
 
-def _collect(client, identity, pending, store, poll, tell, ended_badly):
+def _collect(
+    service: Service,
+    identity: str,
+    pending: dict[str, Exchange],
+    store: Answers,
+    poll: float,
+    tell: Callable[[str], None],
+    stopped: list[str],
+) -> dict[str, tuple[str, bool]]:
     """Wait for a batch and store its answers; returns key -> (why there is none, whether to try again).
 
-    What there is of a failed or cancelled batch is stored too, and `ended_badly` gets a line on it.
+    The answers of a failed or cancelled batch are stored too, and `stopped` gets a line on it.
     """
-    api = client.openai
     try:
-        while (batch := _look(client, identity, tell)) is None or batch.status not in OVER:
+        while (batch := _look(service, identity, tell)) is None or batch.status not in OVER:
             if batch:
                 counts = batch.request_counts
                 tell(f"batch {identity}: {batch.status}" + (f", {counts.completed} of {counts.total}" if counts else ""))
             time.sleep(poll)
     except KeyboardInterrupt:
-        tell(f"batch {identity} goes on at the service; the same command collects it")
+        print(f"\nbatch {identity} continues at the service; the same command collects it", file=sys.stderr)
         raise
     if batch.status in ("failed", "cancelled"):
         reasons = [reason.message or "" for reason in (batch.errors.data if batch.errors else None) or []]
-        ended_badly.append(client.clean(f"batch {identity} {batch.status}: {'; '.join(reasons) or 'no reason given'}"))
+        stopped.append(service.clean(f"batch {identity} {batch.status}: {'; '.join(reasons) or 'no reason given'}"))
     errors = {}
     for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-        for line in client.call(lambda file=file: api.files.content(file).text).splitlines():
-            _take(line, pending, store, errors, client)
+        for line in service.call(lambda file=file: service.openai.files.content(file).text).splitlines():
+            _take(line, pending, store, errors, service)
     return errors
 
 
-def _take(line, pending, store, errors, client):
+def _take(
+    line: str, pending: dict[str, Exchange], store: Answers, errors: dict[str, tuple[str, bool]], service: Service
+) -> None:
     """Store one line of an output or error file."""
     try:
         record = json.loads(line)
@@ -132,11 +146,10 @@ def _take(line, pending, store, errors, client):
         return  # its request will have no answer, and goes into the next batch
     if code == 200:
         try:
-            store.put(
-                key, replace(Reply.from_completion(body), batched=True), **(pending[key][0].about if key in pending else {})
-            )
+            reply = replace(Reply.from_completion(body), batched=True)
+            store.put(key, reply, pending[key].question.metadata if key in pending else {})
         except ValueError as error:
             errors[key] = (str(error), True)
         return
     again = code is None or code >= 500 or code in PASSING
-    errors[key] = (client.clean(f"{code or 'error'}: {message}"), again)
+    errors[key] = (service.clean(f"{code or 'error'}: {message}"), again)

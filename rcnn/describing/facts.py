@@ -2,7 +2,10 @@
 
 import re
 from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+
+from rcnn.describing.questions import Attributes, Hierarchy, Scenes
 
 BANNED = {"thing", "object", "entity", "substance", "matter"}  # too broad to say anything
 LONGEST = {"narrower": 8, "broader": 5, "attributes": 24, "scenes": 40}  # words; longer ones are prose, not phrases
@@ -14,22 +17,30 @@ CHATTER = re.compile(r"\b(?:as an ai|language model|i cannot|i can't|i'm sorry|h
 class Facts:
     """What is known of one class, each family a list of strings in the order of the answers."""
 
-    narrower: list = field(default_factory=list)
-    broader: list = field(default_factory=list)
-    attributes: list = field(default_factory=list)
-    scenes: list = field(default_factory=list)
+    narrower: list[str] = field(default_factory=list)
+    broader: list[str] = field(default_factory=list)
+    attributes: list[str] = field(default_factory=list)
+    scenes: list[str] = field(default_factory=list)
 
-    def families(self):
+    def families(self) -> dict[str, list[str]]:
         """{family: its list}"""
         return vars(self)
 
 
-def gather(name, replies, describable=True, listed=()):
+FAMILIES = tuple(Facts().families())
+
+
+def gather(
+    name: str,
+    answers: Iterable[tuple[str, Attributes | Hierarchy | Scenes]],
+    describable: bool = True,
+    listed: Collection[str] = (),
+) -> tuple[Facts, Counter]:
     """Unite and clean the answers about one class.
 
     Args:
         name: the class.
-        replies: (family of the task, its validated answer) in the order of the tasks.
+        answers: (family of the question, its validated answer) in the order of the questions.
         describable: False for metadata and what no photograph can show: then looks and narrower kinds are left out, since
             they could only be invented.
         listed: lower-case names; narrower and broader kinds among them are left out.
@@ -38,7 +49,7 @@ def gather(name, replies, describable=True, listed=()):
         Facts, and a Counter of what was left out or stands out, by reason.
     """
     raw = Facts()
-    for family, answer in replies:
+    for family, answer in answers:
         if family in ("parts", "phrases"):
             raw.attributes += answer.attributes
         elif family == "hierarchy":
@@ -77,7 +88,7 @@ def gather(name, replies, describable=True, listed=()):
     return facts, counts
 
 
-def forms(name):
+def forms(name: str) -> set[str]:
     """Spellings that mean the class itself: lower case, singular and plural, spaces, hyphens or neither."""
     plain = name.lower().replace("_", " ")
     plain = {plain, plain.replace("-", " "), plain.replace(" ", "-"), plain.replace(" ", "").replace("-", "")}
@@ -86,7 +97,7 @@ def forms(name):
     return plain | plural | singular
 
 
-def _clean(text, family, counts):
+def _clean(text: str, family: str, counts: Counter) -> tuple[str, str | None]:
     """The text on one line without markdown and final stops, and why it must be left out, or None."""
     clean = " ".join(text.split())
     if MARKDOWN.search(clean):

@@ -1,99 +1,130 @@
 """Statistics of a text corpus, ours or the authors': sizes, lengths, repetitions, and classes that are kinds of others."""
 
+import json
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rcnn import clip
-from rcnn.describing.compose import parse
-from rcnn.describing.facts import forms
+from rcnn.describing.about import beside, read_facts
+from rcnn.describing.facts import FAMILIES, Facts, forms
 
-FAMILIES = ("narrower", "broader", "attributes", "scenes")
+MOST_TOKENS = 77  # that CLIP's text tower takes
+Table = dict[str, Any]
 
 
-def statistics(corpus):
+def token_count(sentence: str) -> int:
+    """CLIP tokens of a sentence, with the start and the end."""
+    return len(clip.tokenizer().encode(sentence)) + 2
+
+
+def compare(paths: Sequence[str]) -> list[str]:
+    """Lines of text: the statistics of corpus files side by side, and their classes that are kinds of each other."""
+    read = {path: _read(path) for path in paths}
+    lines = render({path: statistics(described, facts) for path, (described, facts) in read.items()})
+    for path, (_, facts) in read.items():
+        if facts is None:
+            lines += ["", f"{path}: {beside(path, '.about.json')} is absent; only what the sentences show is counted"]
+        elif pairs := listed_kinds(facts):
+            lines += ["", f"{path}: classes that are kinds of each other ({len(pairs)}):"]
+            lines += [f"  {name}: {kind} ({relation})" for name, relation, kind in pairs]
+    return lines
+
+
+def _read(path: str) -> tuple[list[list[str]], list[tuple[str, Facts]] | None]:
+    """The sentences and the facts of every class, as `statistics` takes them."""
+    try:
+        entries = list(json.loads(Path(path).read_text(encoding="utf-8")).values())
+        names, described = [e["node_name"] for e in entries], [list(e["candidate_sentences"]) for e in entries]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(f"{path} is no text corpus") from None
+    facts = read_facts(path)
+    if facts is not None and [name for name, _ in facts] != names:
+        raise ValueError(f"{beside(path, '.about.json')} is about other classes than {path}")
+    return described, facts
+
+
+def statistics(described: list[list[str]], facts: list[tuple[str, Facts]] | None) -> Table:
     """Statistics of a corpus.
 
     Args:
-        corpus: {"0": {"node_name": …, "candidate_sentences": […]}, …}
+        described: the sentences of every class.
+        facts: (name, facts) of every class, or None if they are not known; then only what the sentences show is counted.
 
     Returns:
-        {line of the table: value, a number or a tuple}, and the pairs (class, its broader or narrower kind, which is a class
-        of the list too).
+        {line of the table: value, a number or a tuple}
     """
-    facts = {e["node_name"].replace("_", " "): parse(e["node_name"], e["candidate_sentences"]) for e in corpus.values()}
-    sentences = [s for e in corpus.values() for s in e["candidate_sentences"]]
-    bpe = clip.tokenizer()
-    tokens = np.array([len(bpe.encode(s)) + 2 for s in sentences] or [0])
-    words = Counter(a.lower() for f in facts.values() for a in set(f["attributes"]))
-    places = Counter(s.lower() for f in facts.values() for s in set(f["scenes"]))
-    table = {"classes": len(corpus), "sentences": len(sentences)}
-    for family in FAMILIES:
-        table[f"{family} a class"] = _spread([len(f[family]) for f in facts.values()])
-    table["sentences a class"] = _spread([len(e["candidate_sentences"]) for e in corpus.values()])
-    table |= {
-        "share of narrower and broader kinds": _share(
-            sum(len(f["narrower"]) + len(f["broader"]) + len(f["narrower"]) * len(f["broader"]) for f in facts.values()),
-            len(sentences),
-        ),
+    sentences = [sentence for group in described for sentence in group]
+    tokens = np.array([token_count(s) for s in sentences] or [0])
+    table = {
+        "classes": len(described),
+        "sentences": len(sentences),
+        "sentences a class": _spread([len(group) for group in described]),
         "CLIP tokens: median, 95 %, longest": tuple(
             int(v) for v in (np.median(tokens), np.percentile(tokens, 95, method="higher"), tokens.max())
         ),
-        "sentences over 77 tokens": int((tokens > 77).sum()),
-        "sentences twice in their class": sum(
-            len(e["candidate_sentences"]) - len({s.lower() for s in e["candidate_sentences"]}) for e in corpus.values()
-        ),
+        f"sentences over {MOST_TOKENS} tokens": int((tokens > MOST_TOKENS).sum()),
+        "sentences twice in their class": sum(len(group) - len({s.lower() for s in group}) for group in described),
         "double full stops": sum(s.endswith("..") for s in sentences),
-        "labels as their own kind": sum(
-            k.lower() in forms(name) for name, f in facts.items() for k in (*f["narrower"], *f["broader"])
-        ),
-        "attributes of several classes": sum(n > 1 for n in words.values()),
-        "scenes of several classes": sum(n > 1 for n in places.values()),
     }
-    pairs = listed_kinds(facts)
-    table["kinds that are classes too"] = len(pairs)
-    return table, pairs
+    if facts is None:
+        return table
+    for family in FAMILIES:
+        table[f"{family} a class"] = _spread([len(f.families()[family]) for _, f in facts])
+    of_kinds = sum(len(f.narrower) + len(f.broader) + len(f.narrower) * len(f.broader) for _, f in facts)
+    return table | {
+        "share of narrower and broader kinds": f"{100 * of_kinds / len(sentences):.0f} %" if sentences else "-",
+        "labels as their own kind": sum(k.lower() in forms(name) for name, f in facts for k in (*f.narrower, *f.broader)),
+        "attributes of several classes": _shared([f.attributes for _, f in facts]),
+        "scenes of several classes": _shared([f.scenes for _, f in facts]),
+        "kinds that are classes too": len(listed_kinds(facts)),
+    }
 
 
-def listed_kinds(facts):
-    """Pairs (class, relation, kind) where the kind of a class is a class itself: what pulls two learned names together.
+def listed_kinds(facts: list[tuple[str, Facts]]) -> list[tuple[str, str, str]]:
+    """(class, relation, kind) where the kind of a class is a class itself: it pulls the two learned names together.
 
     Args:
-        facts: {class: {"narrower": …, "broader": …}}
+        facts: (name, facts) of every class.
     """
-    listed = {form: name for name in facts for form in forms(name)} | {name.lower(): name for name in facts}
+    names = [name for name, _ in facts]
+    listed = {form: name for name in names for form in forms(name)} | {name.lower(): name for name in names}
     return [
         (name, relation, listed[kind.lower()])
-        for name, f in facts.items()
-        for relation in ("narrower", "broader")
-        for kind in f[relation]
+        for name, f in facts
+        for relation, kinds in (("narrower", f.narrower), ("broader", f.broader))
+        for kind in kinds
         if listed.get(kind.lower(), name) != name
     ]
 
 
-def _spread(values):
+def _spread(values: list[int]) -> tuple[int, int, int]:
     """(least, median, most)"""
     return (min(values), int(np.median(values)), max(values)) if values else (0, 0, 0)
 
 
-def _share(part, whole):
-    return f"{100 * part / whole:.0f} %" if whole else "-"
+def _shared(families: list[list[str]]) -> int:
+    """How many texts, without regard to case, are in more than one of the lists."""
+    return sum(n > 1 for n in Counter(text for family in families for text in {t.lower() for t in family}).values())
 
 
-def render(tables):
-    """The statistics of several corpora side by side, as lines of text.
+def render(tables: dict[str, Table]) -> list[str]:
+    """The statistics of several corpora side by side, as lines of text; "-" where a corpus has no such line.
 
     Args:
         tables: {title of the column: the table of `statistics`}
     """
     rows = [["", *tables]]
-    for line in next(iter(tables.values())):
-        rows.append([line, *(_text(table[line]) for table in tables.values())])
+    for line in max(tables.values(), key=len):
+        rows.append([line, *(_text(table.get(line, "-")) for table in tables.values())])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join([r[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(r[1:], widths[1:], strict=True))]) for r in rows]
 
 
-def _text(value):
+def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return " / ".join(f"{v:,}" for v in (value if isinstance(value, tuple) else (value,)))

@@ -64,7 +64,7 @@ def measure(
         part = slice(start, start + IMAGES)
         s, y = torch.from_numpy(by_image[part, first:])[used[part]], labels[part, first:][used[part]]
         for k, parts in counted.items():
-            parts.append((*metrics.top_k_counts(s, y, k), metrics.decided_by_ties(s, y, k)))
+            parts.append((*metrics.top_k_hits(s, y, k), metrics.decided_by_ties(s, y, k)))
     decided = {}
     for k, parts in counted.items():
         hits, positives, tied = (torch.cat(p) for p in zip(*parts, strict=True))

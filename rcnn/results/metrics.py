@@ -41,7 +41,7 @@ def average_precision(scores: torch.Tensor, labels: torch.Tensor, weights: torch
     return torch.stack(columns, 1)
 
 
-def top_k_counts(scores: torch.Tensor, labels: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def top_k_hits(scores: torch.Tensor, labels: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Per image, what top-k precision and recall are made of.
 
     Returns:
@@ -56,7 +56,7 @@ def top_k_counts(scores: torch.Tensor, labels: torch.Tensor, k: int) -> tuple[to
 
 def decided_by_ties(scores: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor:
     """(B,) bool: whether it depends on the order of tied classes how many of an image's k best are positive."""
-    above, level, places = _edge(scores, labels, k)
+    _, level, places = _edge(scores, labels, k)
     positives = (level & (labels == 1)).sum(1)
     return (places < level.sum(1)) & (positives > 0) & (positives < level.sum(1))
 
@@ -77,7 +77,7 @@ def precision_recall_f1(
     """Micro precision Σ hits / (images · k), recall Σ hits / Σ positives, and their harmonic mean.
 
     Args:
-        hits, positives: (B,) from `top_k_counts`.
+        hits, positives: (B,) from `top_k_hits`.
         k: predictions per image.
         weights: (R, B) image weights, or None.
 

@@ -16,6 +16,7 @@ from rcnn.results.result import Result
 from rcnn.results.table import ties
 
 METHOD = ("cnr_pbl", "mssa")  # the row and the scorer of the paper's method
+HEADER = ["table", "dataset", "row", "task", "metric", "source", "value", "deviation", "paper", "difference", "comparable"]
 FORMATS = {"markdown": "md", "csv": "csv", "latex": "tex"}  # and the suffix of their files
 
 
@@ -168,7 +169,7 @@ def render(made: list[Table], form: str) -> str:
 def _csv(made):
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow("table dataset row task metric source value deviation paper difference comparable".split())
+    writer.writerow(HEADER)
     for table in made:
         for row in table.rows:
             for column, cell in zip(table.columns, row.cells, strict=True):
@@ -206,7 +207,8 @@ def _latex(table):
             text = text.replace(mark, f"\\{mark}")
         return text.replace("±", r"$\pm$").replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
 
-    lines = [[escape(row.name), escape(row.task.upper()), *(_words(cell, r"$\pm$") for cell in row.cells)] for row in table.rows]
+    names = [[escape(row.name), escape(row.task.upper())] for row in table.rows]
+    lines = [name + [_words(cell, r"$\pm$") for cell in row.cells] for name, row in zip(names, table.rows, strict=True)]
     head = " & ".join(escape(c) for c in ["method", "task", *table.columns]) + r" \\"
     body = [rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}", r"\toprule", head, r"\midrule"]
     body += [*(" & ".join(line) + r" \\" for line in lines), r"\bottomrule"]

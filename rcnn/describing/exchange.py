@@ -1,0 +1,130 @@
+"""One exchange with the language model: a question, the replies to it, and what is sent next."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from rcnn.config import DescribeConfig
+from rcnn.describing.answers import Answers, Reply
+from rcnn.describing.questions import PROMPTS, SCHEMAS, Question
+from rcnn.files import digest
+
+CAPS = ("max_tokens", "max_completion_tokens")
+COMPLAINTS = 2  # how often an invalid answer or a refusal is sent back
+TOKENS_AN_ITEM = {"triage": 80, "parts": 10, "phrases": 11, "hierarchy": 5, "scenes": 26}  # of answers, for estimates
+FORMATS = {
+    family: {"type": "json_schema", "json_schema": {"name": family, "strict": True, "schema": form.model_json_schema()}}
+    for family, form in SCHEMAS.items()
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a question has no answer."""
+
+    why: str
+
+
+class Exchange:
+    """The exchange about one question, from the first request to the answer or a failure.
+
+    A cut answer is asked for once more with a doubled cap; a refusal or an invalid answer is sent back with a complaint.
+
+    Args:
+        question: what is asked.
+        settings: the model, its service, and the sampling.
+
+    Attributes:
+        key: under which the reply to the next request is stored: a hash of the service and all that shapes the reply.
+        replies: {key: reply} so far.
+        outcome: None while a reply is awaited, then the validated answer or a Failure.
+    """
+
+    def __init__(self, question: Question, settings: DescribeConfig) -> None:
+        self.question, self.settings = question, settings
+        self.replies: dict[str, Reply] = {}
+        self.outcome: BaseModel | Failure | None = None
+        self._messages = [{"role": "system", "content": PROMPTS["system"]}, {"role": "user", "content": question.prompt}]
+        self._doubled, self._complaints = False, 0
+        self.key = self._key()
+
+    @property
+    def _cap(self) -> int:
+        return self.settings.max_tokens * (2 if self._doubled else 1)
+
+    def next_request(self) -> dict[str, Any]:
+        """JSON body of the request that is to be sent next."""
+        # OpenAI's newer models refuse max_tokens; local servers know no other name
+        limit = CAPS[0] if self.settings.base_url else CAPS[1]
+        return {
+            "model": self.settings.model,
+            "messages": self._messages,
+            "response_format": FORMATS[self.question.family],
+            "seed": self.question.round,
+            limit: self._cap,
+            **({} if self.settings.temperature is None else {"temperature": self.settings.temperature}),
+        }
+
+    def _key(self) -> str:
+        # the cap shapes only answers that are cut: with it in the key, raising it would ask everything anew
+        shaping = {k: v for k, v in self.next_request().items() if k not in CAPS}
+        return digest([self.settings.base_url, shaping | {"cap": 2 if self._doubled else 1}])[:32]
+
+    def take(self, reply: Reply) -> None:
+        """Go on with the reply to the last request: to the outcome, or to the next request."""
+        self.replies[self.key] = reply
+        cut = reply.finish == "length"
+        if cut:
+            answer, last_try = Failure(f"the answer was cut at {self._cap} tokens; raise max_tokens"), self._doubled
+        else:
+            answer, last_try = _read(self.question.family, reply), self._complaints == COMPLAINTS
+        if last_try or not isinstance(answer, Failure):
+            self.outcome = answer
+            return
+        if cut:
+            self._doubled = True
+        else:
+            self._complaints += 1
+            self._messages = [
+                *self._messages,
+                {"role": "assistant", "content": reply.text or reply.refusal or "(no answer)"},
+                {"role": "user", "content": PROMPTS["complaint"].format(why=answer.why)},
+            ]
+        self.key = self._key()
+
+    def follow(self, store: Answers) -> None:
+        """Take the replies that are stored, as far as they go."""
+        while self.outcome is None and (reply := store.get(self.key)):
+            self.take(reply)
+
+    def fail(self, why: str) -> None:
+        """End without an answer."""
+        self.outcome = Failure(why)
+
+
+def _read(family: str, reply: Reply) -> BaseModel | Failure:
+    """The validated answer in a reply, or why there is none."""
+    if reply.refusal:
+        return Failure(f"the model refused: {reply.refusal[:200]}")
+    if reply.finish == "content_filter":
+        return Failure("the service's content filter withheld it")
+    if not reply.text:
+        return Failure("it is empty")
+    try:
+        return SCHEMAS[family].model_validate_json(reply.text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        return Failure(f"it does not fit the JSON schema: {place + ': ' if place else ''}{first['msg']}")
+
+
+def expected_tokens(exchanges: Iterable[Exchange]) -> tuple[int, int]:
+    """Roughly the tokens (in, out) of the next request of each exchange."""
+    into = out = 0
+    for exchange in exchanges:
+        into += len(json.dumps(exchange.next_request())) // 4
+        out += TOKENS_AN_ITEM[exchange.question.family] * exchange.question.items
+    return into, out

@@ -1,0 +1,112 @@
+"""The questions that are asked about each class, and the form in which the answers must come (paper 3.3, Figure 2)."""
+
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from rcnn.config import DescribeConfig
+
+PROMPTS = yaml.safe_load(resources.files(__package__).joinpath("prompts.yaml").read_text(encoding="utf-8"))
+
+
+class _Strict(BaseModel):
+    """No unknown and no missing field: then `model_json_schema` is what services call a strict schema."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+# the schemas of these classes are sent, and are part of the keys of the stored answers: a docstring would change them
+class Triage(_Strict):
+    kind: Literal["object", "living", "person", "place", "event", "activity", "property", "abstract", "metadata"]
+    gloss: str
+    other_senses: list[str]
+    visible: bool
+
+    @property
+    def describable(self) -> bool:
+        """Whether looks may be asked for: of metadata and the invisible they could only be invented."""
+        return self.visible and self.kind != "metadata"
+
+
+class Attributes(_Strict):
+    attributes: list[str]
+
+
+class Hierarchy(_Strict):
+    narrower: list[str]
+    broader: list[str]
+
+
+class Scene(_Strict):
+    name: str
+    description: str
+
+
+class Scenes(_Strict):
+    scenes: list[Scene]
+
+
+SCHEMAS = {"triage": Triage, "parts": Attributes, "phrases": Attributes, "hierarchy": Hierarchy, "scenes": Scenes}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about one class.
+
+    Attributes:
+        name: the class.
+        family: key of SCHEMAS.
+        round: from 1; rounds ask the same with another seed.
+        prompt: the user's message.
+        items: entries the answer should have, for estimates.
+    """
+
+    name: str
+    family: str
+    round: int
+    prompt: str
+    items: int
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What people read beside the stored answer."""
+        return {"class": self.name, "question": self.family, "round": self.round}
+
+
+def triage(name: str, sense: str | None, settings: DescribeConfig) -> Question:
+    """The first question about a class: which kind of thing it is, and in which sense.
+
+    Args:
+        name: the class.
+        sense: the meaning the user chose, or None.
+        settings: `context` says what the class list is about.
+    """
+    known = [PROMPTS["context"].format(context=settings.context)] if settings.context else []
+    known += [PROMPTS["sense"].format(sense=sense)] if sense else []
+    return Question(name, "triage", 1, PROMPTS["triage"].format(name=name, known="".join(f"{k}\n" for k in known)), 1)
+
+
+def descriptions(name: str, gloss: str, describable: bool, settings: DescribeConfig) -> list[Question]:
+    """The questions that follow.
+
+    Args:
+        name: the class.
+        gloss: its meaning; it goes into every prompt.
+        describable: False where nothing can be seen (metadata, invisible ideas): looks are not asked for.
+        settings: how many items to ask for, and how often.
+    """
+    label = PROMPTS["label"].format(name=name, gloss=gloss) + "\n"
+
+    def ask(family, rounds, items, **sizes):
+        return [Question(name, family, r + 1, label + PROMPTS[family].format(**sizes), items) for r in range(rounds)]
+
+    s = settings
+    looks = [q for style in ("parts", "phrases") for q in ask(style, s.attribute_rounds, s.attributes, count=s.attributes)]
+    return [
+        *(looks if describable else []),
+        *ask("hierarchy", s.hierarchy_rounds, s.narrower + s.broader, narrower=s.narrower, broader=s.broader),
+        *ask("scenes", s.scene_rounds, s.scenes, count=s.scenes),
+    ]

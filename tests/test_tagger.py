@@ -1,0 +1,339 @@
+"""Tagging from Python and from the command line, with the mini CLIP."""
+
+import csv
+import io
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from running import rcnn
+from torch.nn import functional as F
+
+from rcnn import cli, tagger
+from rcnn.datasets import mini
+from rcnn.learn import class_embeddings, losses
+from rcnn.predict import find_images
+from rcnn.tagger import Tagger
+from rcnn.text import corpus
+from rcnn.text.classes import ClassList, parse_name
+
+ROOT = Path(__file__).parents[1]
+MINI = {"model": None, "pretrained": None, "weights": ROOT / "data/mini/clip.safetensors", "device": "cpu"}
+PAIRS = ["clip.model=null", "clip.pretrained=null", f"clip.weights={MINI['weights']}", "device=cpu"]
+NAMES = ["dog", "cat", "boat", "tree", "house", "duck"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("tagger")
+
+
+@pytest.fixture(scope="module")
+def pictures(folder):
+    mini.prepare(folder / "pictures", folder / "instances.json", 10)
+    return sorted((folder / "pictures").iterdir())
+
+
+@pytest.fixture(scope="module")
+def six():
+    return Tagger.from_names(NAMES, **MINI)
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """A run that learned nothing: its class embeddings are the closed form's."""
+    more = ["train.method=closed_form", "dataset.annotations=null", f"output={folder}/run", f"cache={folder}/cache"]
+    rcnn("train", "--config", "configs/mini.yaml", "device=cpu", *more)
+    return folder / "run"
+
+
+@pytest.fixture
+def photos(tmp_path, pictures):
+    """A folder with a photograph to be used as the test likes."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(pictures[0].read_bytes())
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def names(tmp_path):
+    """--classes and all that the mini CLIP needs; features are kept in the test's folder."""
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    return ["--classes", tmp_path / "names.txt", *PAIRS, f"cache={tmp_path}/cache"]
+
+
+def test_one_image_gives_one_list_of_tags_best_first(six, pictures):
+    tags = six.tag(pictures[0])
+    assert len(tags) == 5
+    assert {name for name, _ in tags} <= set(NAMES)
+    assert all(a[1] >= b[1] for a, b in itertools.pairwise(tags))
+
+
+def test_several_images_give_a_list_each_whatever_they_are(six, pictures):
+    image = Image.open(pictures[1])
+    kinds = [str(pictures[1]), pictures[1], image, np.asarray(image)]
+    tags = six.tag(kinds, top=2)
+    assert tags == [six.tag(kind, top=2) for kind in kinds]
+    assert [len(t) for t in tags] == [2] * 4
+    assert all(t == tags[0] for t in tags)
+
+
+def test_scores_are_in_the_order_of_the_classes_and_of_the_images(six, pictures):
+    scores = six.scores(pictures)  # more than one batch
+    assert (scores.shape, scores.dtype, scores.device.type) == ((10, 6), torch.float32, "cpu")
+    torch.testing.assert_close(six.scores(pictures[9]), scores[9])
+    best = [max(zip(row, NAMES, strict=True))[1] for row in scores.tolist()]
+    assert [tags[0][0] for tags in six.tag(iter(pictures), top=1)] == best
+    assert len(set(best)) > 1
+
+
+def test_a_photograph_is_turned_upright_by_its_exif_data(six, pictures, tmp_path):
+    upright = Image.open(pictures[0]).resize((80, 160)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored a quarter turn to the left
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    torch.testing.assert_close(six.scores(tmp_path / "turned.png"), six.scores(upright))
+
+
+def test_no_images_give_no_tags(six):
+    assert six.tag([]) == []
+    assert six.scores([]).shape == (0, 6)
+
+
+def test_equal_scores_are_ranked_in_the_order_of_the_class_list(six, pictures):
+    z = six.class_embeddings[[2, 0, 0, 0, 1]]
+    same = Tagger(six.model, ["boat", "dog 1", "dog 2", "dog 3", "cat"], z)
+    dogs = [name for name, _ in same.tag(pictures[0]) if name.startswith("dog")]
+    assert dogs == ["dog 1", "dog 2", "dog 3"]
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ("nowhere.jpg", "cannot read image nowhere.jpg: .*No such file"),
+        (np.zeros((4, 4), np.uint8), r"cannot read image 0 \(ndarray\): expected an array \(height, width, 3\) of uint8"),
+        (np.zeros((4, 4, 3)), r"cannot read image 0 \(ndarray\): .* of float64"),
+    ],
+)
+def test_an_image_that_cannot_be_read_is_named(six, image, said):
+    for look in (six.tag, six.scores):
+        with pytest.raises(ValueError, match=said):
+            look(image)
+
+
+def test_the_image_of_several_that_cannot_be_read_is_named(six, pictures):
+    with pytest.raises(ValueError, match=r"cannot read image 1 \(ndarray\)"):
+        six.tag([pictures[0], np.zeros(3, np.uint8)])
+
+
+def test_more_tags_than_classes_are_an_error_only_when_asked_for(pictures):
+    two = Tagger.from_names(["dog", "cat"], **MINI)
+    assert len(two.tag(pictures[0])) == 2
+    with pytest.raises(ValueError, match=r"top: expected 1 to 2 \(the number of classes\), got 3"):
+        two.tag(pictures[0], top=3)
+
+
+def test_names_alone_give_the_mean_of_the_templates(six):
+    filled = corpus.templates(ClassList(tuple(NAMES), 0))
+    t = corpus.features(six.model, filled.sentences)
+    torch.testing.assert_close(six.class_embeddings, class_embeddings.mean(t, filled.targets, 6))
+
+
+def test_centred_names_reach_a_lower_expected_loss_than_their_means(six):
+    filled = corpus.templates(ClassList(tuple(NAMES), 0))
+    t = corpus.features(six.model, filled.sentences)
+    number = len(filled.sentences)
+    sums, weight = losses.class_pull(t, filled.targets, 6, number), tagger.pair_weight(6, number)
+    centred = Tagger.from_names(NAMES, **MINI, centred=True).class_embeddings
+    loss, of_means = (losses.expected_loss(z, sums, weight, number) for z in (centred, six.class_embeddings))
+    assert loss < of_means - 1
+    off_diagonal = ~torch.eye(6, dtype=torch.bool)
+    assert (centred @ centred.T)[off_diagonal].mean() < (six.class_embeddings @ six.class_embeddings.T)[off_diagonal].mean()
+
+
+def test_one_centred_name_is_its_mean(six):
+    one = Tagger.from_names(["dog"], **MINI, centred=True)
+    torch.testing.assert_close(one.class_embeddings[0], six.class_embeddings[0])
+
+
+def test_the_weight_is_the_papers_at_coco():
+    assert tagger.pair_weight(65, 512) == pytest.approx(0.2)
+
+
+def test_a_note_tells_homonyms_apart_and_is_not_part_of_the_name():
+    two = Tagger.from_names(["crane [a wading bird]", "crane [a machine]", "traffic_light"], **MINI)
+    assert two.class_names == ["crane", "crane", "traffic light"]
+    torch.testing.assert_close(two.class_embeddings[0], two.class_embeddings[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["dog", "Dog"], "listed twice: dog"),
+        (["dog", " "], "expected a class name, got ' '"),
+        ([], "the class list is empty"),
+        ("dog", "expected a list of names, got the text 'dog'"),
+    ],
+)
+def test_names_that_make_no_class_list_are_refused(given, said):
+    with pytest.raises(ValueError, match=said):
+        Tagger.from_names(given, **MINI)
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [("dog", ("dog", "")), (" traffic_light ", ("traffic light", "")), ("crane [a bird]", ("crane", "a bird"))],
+)
+def test_a_line_of_a_class_list_is_a_name_and_a_note(line, part):
+    assert parse_name(line) == part
+
+
+def test_the_plain_score_looks_at_the_whole_image_alone(six, pictures):
+    plain = Tagger.from_names(NAMES, **MINI, grids=())
+    torch.testing.assert_close(plain.class_embeddings, six.class_embeddings)
+    assert plain.model.encode_views(torch.zeros(1, 1, 64, 64, 3, dtype=torch.uint8)).global_features.shape[1] == 1
+    assert not torch.allclose(plain.scores(pictures), six.scores(pictures))
+
+
+def test_the_example_of_the_documentation_runs(six, photos, monkeypatch, capsys):
+    (photos / "a.jpg").rename(photos / "photo.jpg")
+    monkeypatch.chdir(photos)
+    monkeypatch.setattr(cli, "load_clip", lambda *_, **__: six.model)  # in place of OpenAI's weights
+    lines = [line.strip() for line in tagger.__doc__.splitlines() if line.startswith("    ")]
+    exec("\n".join(lines), {})
+    assert capsys.readouterr().out.startswith("[('")
+
+
+def test_a_run_is_loaded_with_its_class_embeddings_and_settings(run, pictures):
+    of_run = Tagger.load(run)
+    assert (len(of_run.class_names), of_run.grids, of_run.temperature) == (84, (2, 3), 0.05)
+    torch.testing.assert_close(of_run.class_embeddings, F.normalize(of_run.class_embeddings))
+    other = Tagger.load(run, "evaluate.temperature=0.5", device="cpu", **{"clip.weights": MINI["weights"]})
+    assert other.temperature == 0.5
+    assert not torch.allclose(other.scores(pictures[0]), of_run.scores(pictures[0]))
+
+
+def test_stream_says_which_images_are_broken_and_counts_every_batch(six, pictures):
+    counted = []
+    given = [*pictures[:2], "nowhere.jpg", *pictures[2:]]
+    got = {index: (tags, problem) for index, tags, problem in six.stream(given, 1, batch_size=4, done=counted.append)}
+    assert counted == [4, 4, 3]
+    assert sorted(got) == list(range(11))
+    assert [index for index, (tags, _) in got.items() if tags is None] == [2]
+    assert "nowhere.jpg" in got[2][1]
+    assert got[3][0] == six.tag(pictures[2], top=1)
+
+
+def test_predict_tags_with_a_list_of_names_as_table_csv_and_json(photos, names, six):
+    expected = [name for name, _ in six.tag(photos / "a.jpg")]
+    stdout, stderr = rcnn("predict", photos, *names)
+    assert (stdout.startswith(str(photos / "a.jpg")), stderr) == (True, "")
+    table = list(csv.DictReader(io.StringIO(rcnn("predict", photos, *names, "--format", "csv")[0])))
+    assert [row["class"] for row in table] == expected
+    (entry,) = json.loads(rcnn("predict", photos, *names, "--format", "json")[0])
+    assert [tag["class"] for tag in entry["tags"]] == expected
+
+
+def test_predict_tags_with_a_run(photos, run):
+    arguments = [photos, "--run", run, "--top", 2, "device=cpu", "--format", "csv"]
+    whole, mssa = (rcnn("predict", *arguments, *more)[0] for more in (["--no-mssa"], []))
+    expected = Tagger.load(run).tag(photos / "a.jpg", top=2)
+    assert [(r["class"], r["score"]) for r in csv.DictReader(io.StringIO(mssa))] == [(n, f"{s:.6f}") for n, s in expected]
+    assert whole != mssa
+
+
+def test_predict_takes_pairs_before_and_after_images(photos, names):
+    after, _ = rcnn("predict", photos, *names, "evaluate.temperature=0.5")
+    before, _ = rcnn("predict", "evaluate.temperature=0.5", photos, *names)
+    assert after == before != rcnn("predict", photos, *names)[0]
+
+
+def test_predict_takes_an_image_for_an_image_though_it_holds_an_equals_sign(photos, names):
+    (photos / "a.jpg").rename(photos / "x=1.jpg")
+    assert rcnn("predict", photos / "x=1.jpg", *names)[0].startswith(str(photos / "x=1.jpg"))
+
+
+def test_predict_caps_the_default_number_of_tags_at_the_classes(photos, names, tmp_path):
+    (tmp_path / "names.txt").write_text("dog\ncat\n")
+    assert rcnn("predict", photos, *names, "--format", "csv")[0].count("a.jpg") == 2
+    assert "expected 1 to 2" in rcnn("predict", photos, *names, "--top", 3, code=2)[1]
+
+
+def test_predict_names_files_that_are_broken_and_exits_1(photos, names):
+    (photos / "broken.png").write_bytes(b"not a picture")
+    for more in ([], ["--quiet"]):
+        stdout, stderr = rcnn("predict", photos, *names, *more, code=1)
+        assert len(stdout.splitlines()) == 1
+        assert stderr.startswith(f"skipped {photos / 'broken.png'}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("b.HEIC", "pip install pillow-heif"), ("b.heif", "pillow-heif"), ("b.NEF", "convert it to JPEG")]
+)
+def test_predict_names_files_of_formats_that_are_not_read(photos, names, name, said, monkeypatch):
+    monkeypatch.delitem(Image.EXTENSION, ".heic", raising=False)  # where the package is installed
+    monkeypatch.delitem(Image.EXTENSION, ".heif", raising=False)
+    (photos / name).write_bytes(b"a photograph")
+    stdout, stderr = rcnn("predict", photos, *names, code=1)
+    assert len(stdout.splitlines()) == 1
+    assert stderr.startswith(f"skipped {photos / name}: ")
+    assert said in stderr
+
+
+def test_heic_is_read_where_its_package_is_installed(photos, tmp_path):
+    (tmp_path / "pillow_heif.py").write_text(
+        "from PIL import Image\ndef register_heif_opener():\n    Image.register_extension('JPEG', '.heic')\n"
+    )
+    (photos / "a.jpg").rename(photos / "a.heic")
+    code = f"from rcnn.predict import find_images; print(find_images([{str(photos)!r}])[1])"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout == "{}\n"
+
+
+def test_hidden_files_and_folders_are_left_alone_and_counted(photos, names):
+    for name in ("._a.jpg", ".trash/b.jpg", "deeper/.c.png", ".DS_Store"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).write_bytes(b"not a picture")
+    stdout, stderr = rcnn("predict", photos, *names)
+    assert len(stdout.splitlines()) == 1
+    assert stderr == "3 hidden files left alone\n"
+
+
+def test_a_hidden_place_is_looked_at_when_it_is_named(photos):
+    hidden = photos / ".hidden"
+    hidden.mkdir()
+    for name in ("b.jpg", ".c.jpg"):
+        (hidden / name).touch()
+    assert find_images([hidden]) == ([hidden / "b.jpg"], {}, 1)
+    assert find_images([hidden / ".c.jpg"]) == ([hidden / ".c.jpg"], {}, 0)
+    (hidden / "b.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match="hidden files left alone: 1"):
+        find_images([hidden])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere.jpg", "--run", "x"], "no image or folder"),
+        (["LICENSE", "--run", "nowhere"], "is no finished run"),
+        (["LICENSE", "--classes", "nowhere.txt"], "there is no class list nowhere.txt"),
+        (["configs", "--classes", "nowhere.txt"], "no images in configs; looked for .bmp"),
+    ],
+)
+def test_predict_explains_bad_input_in_one_line(arguments, said):
+    _, stderr = rcnn("predict", *arguments, code=2)
+    assert said in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("classes", [[], ["--run", "x", "--classes", "y"]])
+def test_predict_wants_either_a_run_or_a_list_of_names(classes):
+    assert "--run" in rcnn("predict", "LICENSE", *classes, code=2)[1]
