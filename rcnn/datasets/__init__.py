@@ -26,7 +26,6 @@ class Dataset:
 
     Attributes:
         title: its name in tables and messages.
-        format: what its labels are in, for --help.
         missing: what to do where its files are not there.
         class_names_sha256: `ClassList.fingerprint` of the paper's classes, which ship as data/<key>/seen.txt and unseen.txt;
             None for a data set that the paper does not use.
@@ -34,7 +33,6 @@ class Dataset:
     """
 
     title: str
-    format: str
     missing: str
     class_names_sha256: str | None = None
     positives_per_image: Mapping[str, float] | None = None
@@ -42,23 +40,20 @@ class Dataset:
 
 DATASETS = {
     "coco": Dataset(
-        "MS-COCO",
-        "a COCO annotation file",
-        "python scripts/prepare_coco.py downloads MS-COCO, or links a copy (--folder)",
-        "ecbc24512f24f1eeb0a8b5a490f6e4d172c744d35430babfd34702d30de36761",
-        {"zsl": 1.208, "gzsl": 2.571},
+        title="MS-COCO",
+        missing="python scripts/prepare_coco.py downloads MS-COCO, or links a copy (--folder)",
+        class_names_sha256="ecbc24512f24f1eeb0a8b5a490f6e4d172c744d35430babfd34702d30de36761",
+        positives_per_image={"zsl": 1.208, "gzsl": 2.571},
     ),
     "nuswide": Dataset(
-        "NUS-WIDE",
-        "its text files",
-        "python scripts/prepare_nuswide.py --help says what to get; with --folder it links a copy",
-        "a9e9cc595a3748e34f7d9afece0bee1cd552842ade62b558ba6af53a47343d3d",
-        {"zsl": 2.414, "gzsl": 6.9},
+        title="NUS-WIDE",
+        missing="python scripts/prepare_nuswide.py --help says what to get; with --folder it links a copy",
+        class_names_sha256="a9e9cc595a3748e34f7d9afece0bee1cd552842ade62b558ba6af53a47343d3d",
+        positives_per_image={"zsl": 2.414, "gzsl": 6.9},
     ),
     "mini": Dataset(
-        "mini benchmark",
-        "as coco, drawn first if absent",
-        "python -m rcnn.train --config configs/mini.yaml draws it, once its annotation file is not there",
+        title="mini benchmark",
+        missing="python -m rcnn.train --config configs/mini.yaml draws it, once its annotation file is not there",
     ),
 }
 
