@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from rcnn import cli, clip, config, datasets
 from rcnn.files import file_sha256
+from rcnn.progress import progress
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList
 
@@ -94,7 +94,7 @@ def broken_images(paths: Sequence[Path], workers: int, allowed: bool = False) ->
         ValueError: some cannot be read, and that is not allowed; their number and the first ten.
     """
     loader = torch.utils.data.DataLoader(_Decoded(paths), 64, num_workers=workers, collate_fn=_reasons)
-    broken = [why for batch in tqdm(loader, "decode", unit="batch", delay=2) for why in batch]
+    broken = [why for batch in progress(loader, "decode", unit="batch") for why in batch]
     if not broken:
         return f"all {len(paths):,} decoded"
     listed = f"{len(broken)} of {len(paths)} images cannot be read:\n  " + "\n  ".join(broken[:10])

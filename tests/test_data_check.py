@@ -1,6 +1,7 @@
 """`python -m rcnn.data check` on a few pictures, whole and with every part missing once."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import open_clip
 import pytest
 
 from rcnn import cli, data
-from rcnn.datasets import mini
+from rcnn.datasets import DATASETS, mini
 from rcnn.files import file_sha256
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,12 +87,14 @@ def expect_missing(checked, name, *said):
 
 
 def test_as_a_command_all_is_there_with_exit_0_and_the_next_step(drawn, tmp_path):
-    arguments = [*overrides(drawn)[1:], f"dataset.count={COUNT}", f"cache={tmp_path}/cache"]
+    arguments = [*overrides(drawn)[1:], f"dataset.num_images={COUNT}", f"cache={tmp_path}/cache"]
     module = [sys.executable, "-m", "rcnn.data", "check", "--config", "configs/mini.yaml"]
     run = subprocess.run([*module, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert states(parts(run.stdout)) == ["ok"] * 4
-    assert run.stdout.splitlines()[-1] == "next: python -m rcnn.train --config configs/mini.yaml"
+    assert run.stdout.splitlines()[-1] == " ".join(
+        ["next: python -m rcnn.train --config configs/mini.yaml", *map(shlex.quote, arguments)]
+    )
 
 
 def test_every_part_says_what_it_found(check):
@@ -160,16 +163,37 @@ def test_a_class_list_that_is_not_there_is_missing_and_what_depends_on_it_is_not
     assert "next:" not in out
 
 
-@pytest.mark.parametrize(
-    ("kind", "hint"),
-    [
-        ("coco", "python scripts/prepare_coco.py downloads MS-COCO, or links a copy (--folder)"),
-        ("nuswide", "python scripts/prepare_nuswide.py says what to get, or links a copy (--folder)"),
-    ],
-)
-def test_annotations_that_are_not_there_are_missing_with_the_script_that_gets_them(check, world, kind, hint):
+def test_the_next_command_repeats_the_pairs_quoted_for_the_shell(check, world, tmp_path):
+    (tmp_path / "a folder").mkdir()
+    shutil.copy(ROOT / "data" / "mini" / "corpus.json", tmp_path / "a folder")
+    pairs = [f"corpus.path={tmp_path}/a folder/corpus.json", "evaluate.top_k=[3]"]
+    *_, line = check(*pairs)[2].splitlines()
+    assert shlex.split(line.removeprefix("next: ")) == [
+        "python", "-m", "rcnn.train", "--config", "configs/mini.yaml", *world[1], *pairs,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["coco", "nuswide"])
+def test_annotations_that_are_not_there_are_missing_with_the_script_that_gets_them(check, world, kind):
     checked = check(f"dataset.kind={kind}", f"dataset.annotations={world[0]}/nowhere")
-    expect_missing(checked, "images and labels", f"{world[0]}/nowhere", hint)
+    expect_missing(checked, "images and labels", f"{world[0]}/nowhere", f"python scripts/prepare_{kind}.py")
+
+
+def test_a_benchmark_that_is_not_drawn_yet_is_left_to_the_first_training(check, world):
+    (world[0] / "instances.json").unlink()
+    before = sorted(world[0].rglob("*"))
+    code, found, out = check("dataset.kind=mini")
+    assert code == 0
+    assert found["images and labels"] == ("ok", "not drawn yet, which the first training does")
+    assert out.splitlines()[-1].startswith("next: python -m rcnn.train ")
+    assert sorted(world[0].rglob("*")) == before
+
+
+def test_a_benchmark_with_a_deleted_picture_is_missing_with_the_way_to_draw_it_anew(check, drawn, world):
+    shutil.copy(drawn / "instances.json", world[0])
+    (world[0] / "images" / "00004.jpg").unlink()
+    checked = check("dataset.kind=mini", f"dataset.num_images={COUNT}")
+    expect_missing(checked, "images and labels", "00004.jpg", DATASETS["mini"].missing)
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]"])
@@ -258,11 +282,6 @@ def test_without_annotations_the_images_are_not_asked_for(check, world):
 
 def test_an_annotation_file_without_an_image_folder_is_missing(check):
     expect_missing(check("dataset.images=null"), "images and labels", "dataset.images and dataset.annotations")
-
-
-@pytest.mark.parametrize("kind", ["coco", "nuswide", "mini"])
-def test_there_is_a_hint_for_every_kind_of_dataset(kind):
-    assert "python " in data.HINTS[kind]
 
 
 @pytest.mark.parametrize(

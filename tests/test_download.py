@@ -19,8 +19,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from rcnn import cli, config
-from rcnn.datasets import download, nuswide
+from rcnn import cli, config, datasets
+from rcnn.config import DatasetConfig
+from rcnn.datasets import download
 from rcnn.datasets.download import Archive, fetch, unpack
 from rcnn.text.classes import ClassList
 
@@ -438,13 +439,9 @@ def archives(server, tmp_path):
     return [server.archive(name, both, prefix) for name, prefix in wanted.items()]
 
 
-def visible(folder):
-    return {name: content for name, content in tree(folder).items() if not name.startswith(".")}
-
-
 def test_prepare_coco_unpacks_and_removes_the_archives(archives, server, tmp_path):
     prepare_coco.download(archives, tmp_path / "coco")
-    assert visible(tmp_path / "coco") == MEMBERS
+    assert tree(tmp_path / "coco") == MEMBERS
     assert [path for path, _ in server.asked] == ["/annotations.zip", "/val2014.zip"]
 
 
@@ -459,16 +456,31 @@ def test_prepare_coco_does_nothing_the_second_time(archives, server, tmp_path):
 
 def test_prepare_coco_keeps_the_archives_if_asked(archives, tmp_path):
     prepare_coco.download(archives, tmp_path, keep=True)
-    assert set(visible(tmp_path)) == {*MEMBERS, "annotations.zip", "val2014.zip"}
+    assert set(tree(tmp_path)) == {*MEMBERS, "annotations.zip", "val2014.zip"}
+
+
+def test_prepare_coco_unpacks_the_rest_where_an_earlier_call_was_killed_while_unpacking(archives, server, tmp_path):
+    prepare_coco.download(archives, tmp_path, keep=True)
+    (tmp_path / "val2014" / "b.jpg").unlink()
+    prepare_coco.download(archives, tmp_path)
+    assert tree(tmp_path) == MEMBERS
+    assert len(server.asked) == 2
+
+
+def test_prepare_coco_downloads_nothing_where_a_folder_was_linked(archives, coco, server, tmp_path):
+    prepare_coco.link(coco, tmp_path / "root")
+    prepare_coco.download(archives, tmp_path / "root")
+    assert not server.asked
+    assert sorted(p.name for p in (tmp_path / "root").iterdir()) == ["annotations", "val2014"]
 
 
 def test_prepare_coco_goes_on_with_the_archive_that_failed(archives, server, tmp_path):
     server.statuses, server.cuts = iter([None, None, 404]), iter([None, 300])
     with pytest.raises(ConnectionError):
         prepare_coco.download(archives, tmp_path)
-    assert set(visible(tmp_path)) == {"annotations/instances_val2014.json", "val2014.zip.part"}
+    assert set(tree(tmp_path)) == {"annotations/instances_val2014.json", "val2014.zip.part"}
     prepare_coco.download(archives, tmp_path)
-    assert visible(tmp_path) == MEMBERS
+    assert tree(tmp_path) == MEMBERS
     assert server.asked[3:] == [("/val2014.zip", "bytes=300-")]
 
 
@@ -476,11 +488,11 @@ def test_prepare_coco_unpacks_what_was_put_there_by_hand(archives, server, tmp_p
     for archive in archives:
         (tmp_path / archive.name).write_bytes(server.files[f"/{archive.name}"])
     prepare_coco.download(archives, tmp_path)
-    assert visible(tmp_path) == MEMBERS
+    assert tree(tmp_path) == MEMBERS
     assert not server.asked
 
 
-def test_prepare_coco_does_not_mark_an_archive_that_could_not_be_unpacked(server, tmp_path):
+def test_prepare_coco_does_not_take_an_archive_that_could_not_be_unpacked_for_done(server, tmp_path):
     archive = server.archive()  # no zip file
     for _ in range(2):
         with pytest.raises(ValueError, match="no whole zip file"):
@@ -490,14 +502,14 @@ def test_prepare_coco_does_not_mark_an_archive_that_could_not_be_unpacked(server
 def test_prepare_coco_as_a_command_downloads_to_the_root_that_is_given(archives, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(prepare_coco, "ARCHIVES", archives)
     prepare_coco.main(["--root", str(tmp_path / "coco"), "--keep"])
-    assert set(visible(tmp_path / "coco")) == {*MEMBERS, "annotations.zip", "val2014.zip"}
+    assert set(tree(tmp_path / "coco")) == {*MEMBERS, "annotations.zip", "val2014.zip"}
     assert f"MS-COCO is in {tmp_path / 'coco'}" in capsys.readouterr().out
 
 
 def test_the_official_archives_are_unpacked_to_where_the_configuration_looks(monkeypatch):
     monkeypatch.chdir(ROOT)
     dataset = config.load("configs/coco.yaml").dataset
-    annotations, images = (ROOT / "data" / "coco" / archive.wanted for archive in prepare_coco.ARCHIVES)
+    annotations, images = (ROOT / "downloads" / "coco" / archive.wanted for archive in prepare_coco.ARCHIVES)
     assert (Path(dataset.annotations), Path(dataset.images)) == (annotations, images)
 
 
@@ -611,7 +623,7 @@ def test_prepare_nuswide_links_what_the_reader_needs(nus, tmp_path, capsys):
     prepare(nus, root)
     assert "85 text files and the images of NUS-WIDE are linked" in capsys.readouterr().out
     assert all(p.is_symlink() and p.resolve().is_relative_to(nus) for p in root.iterdir())
-    found = nuswide.read(root, root / "Flickr", CLASSES)
+    found = datasets.read(DatasetConfig(kind="nuswide", annotations=str(root), images=str(root / "Flickr")), CLASSES)
     assert found.paths == [root / "Flickr" / "zoos" / name for name in ("0002_2.jpg", "0003_3.jpg")]
     assert [row.nonzero().flatten().tolist() for row in found.labels == 1] == [[i, CLASSES.seen + i] for i in (1, 2)]
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rcnn import clip
-from rcnn.datasets import coco, mini
+from rcnn import clip, datasets
+from rcnn.config import DatasetConfig
+from rcnn.datasets import mini
 from rcnn.datasets.drawing import STYLES, Shape, World, draw
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList
@@ -29,6 +30,10 @@ def world():
 @pytest.fixture(scope="module")
 def classes():
     return ClassList.read(DATA / "seen.txt", DATA / "unseen.txt")
+
+
+def read(annotations, images, classes):
+    return datasets.read(DatasetConfig(kind="mini", annotations=str(annotations), images=str(images)), classes)
 
 
 def test_every_class_is_a_thing_a_kind_or_a_scene_of_the_drawings_and_a_third_is_unseen(world, classes):
@@ -87,13 +92,13 @@ def test_the_benchmark_is_drawn_once_and_read_like_coco(tmp_path, classes):
     images, annotations = tmp_path / "images", tmp_path / "instances.json"
     mini.prepare(images, annotations, 6)
     written = annotations.stat().st_mtime_ns
-    found = coco.read(annotations, images, classes)
+    found = read(annotations, images, classes)
     assert found.labels.shape == (6, 84)
     assert set(found.labels.unique().tolist()) == {-1, 1}
     mini.prepare(images, annotations, 6)
     assert annotations.stat().st_mtime_ns == written
     mini.prepare(images, annotations, 7)
-    assert len(coco.read(annotations, images, classes).paths) == 7
+    assert len(read(annotations, images, classes).paths) == 7
 
 
 def test_a_file_name_that_leaves_the_image_folder_is_refused(tmp_path, classes):
@@ -103,7 +108,7 @@ def test_a_file_name_that_leaves_the_image_folder_is_refused(tmp_path, classes):
     content["images"][0]["file_name"] = "../instances.json"
     annotations.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="leads out of the image folder"):
-        coco.read(annotations, images, classes)
+        read(annotations, images, classes)
 
 
 def test_images_without_a_positive_label_are_left_out_and_counted(tmp_path, classes):
@@ -112,7 +117,7 @@ def test_images_without_a_positive_label_are_left_out_and_counted(tmp_path, clas
     content = json.loads(annotations.read_text())
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 2]
     annotations.write_text(json.dumps(content))
-    found = coco.read(annotations, images, classes)
+    found = read(annotations, images, classes)
     assert (len(found.paths), found.left_out) == (2, 1)
 
 
@@ -120,7 +125,7 @@ def test_an_annotation_file_without_one_of_the_classes_is_refused(tmp_path, clas
     images, annotations = tmp_path / "images", tmp_path / "instances.json"
     mini.prepare(images, annotations, 2)
     with pytest.raises(ValueError, match="no category for 1 classes: zebra"):
-        coco.read(annotations, images, ClassList((*classes.names, "zebra"), 0))
+        read(annotations, images, ClassList((*classes.names, "zebra"), 0))
 
 
 def test_the_held_out_style_looks_different(world):
@@ -130,6 +135,26 @@ def test_the_held_out_style_looks_different(world):
     for flat, crayon in pairs:
         assert np.abs(flat - crayon).mean() > 5
     assert all((a[0] != b[0]).any() for a, b in itertools.pairwise(pairs))
+
+
+def test_reading_draws_nothing_and_preparing_draws_what_is_not_there_or_was_drawn_by_other_settings(tmp_path, classes):
+    settings = {"kind": "mini", "annotations": str(tmp_path / "instances.json"), "images": str(tmp_path / "images")}
+    two, three = (DatasetConfig(**settings, num_images=number) for number in (2, 3))
+    assert not datasets.is_prepared(two)
+    with pytest.raises(FileNotFoundError, match=r"instances\.json"):
+        datasets.read(two, classes)
+    assert not list(tmp_path.iterdir())
+    datasets.prepare(two)
+    assert datasets.is_prepared(two)
+    assert not datasets.is_prepared(three)
+    datasets.prepare(three)
+    assert len(datasets.read(three, classes).paths) == 3
+
+
+def test_without_a_checkout_one_line_says_that_the_benchmark_is_part_of_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(mini, "DRAWINGS", tmp_path / "drawings.yaml")
+    with pytest.raises(FileNotFoundError, match=r"^the mini benchmark is part of a checkout.*drawings\.yaml$"):
+        mini.prepare(tmp_path / "images", tmp_path / "instances.json", 2)
 
 
 @pytest.mark.parametrize("content", ['{"images": []}', '{"info": {"description": "COCO 2014"}}', "[]", "not JSON"])

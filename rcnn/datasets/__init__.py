@@ -5,7 +5,8 @@ A new one is an entry here and the module rcnn/datasets/<key>.py, imported when 
     find(annotations, images, classes)   {name: path} of the files with its labels, or FileNotFoundError
     labels(files, classes)               (B file names of images, (B, C) int8 labels in {1, -1, 0 = unknown})
 
-and, where the images are made and not downloaded, `is_prepared(annotations, count)` and `prepare(images, annotations, count)`.
+and, where the images are made and not downloaded, `is_prepared(annotations, num_images)` and
+`prepare(images, annotations, num_images)`.
 """
 
 import importlib
@@ -39,20 +40,20 @@ class Dataset:
 
 DATASETS = {
     "coco": Dataset(
-        "MS-COCO",
-        "python scripts/prepare_coco.py downloads MS-COCO, or links a copy (--folder)",
-        "ecbc24512f24f1eeb0a8b5a490f6e4d172c744d35430babfd34702d30de36761",
-        {"zsl": 1.208, "gzsl": 2.571},
+        title="MS-COCO",
+        missing="python scripts/prepare_coco.py downloads MS-COCO, or links a copy (--folder)",
+        class_names_sha256="ecbc24512f24f1eeb0a8b5a490f6e4d172c744d35430babfd34702d30de36761",
+        positives_per_image={"zsl": 1.208, "gzsl": 2.571},
     ),
     "nuswide": Dataset(
-        "NUS-WIDE",
-        "python scripts/prepare_nuswide.py --help says what to get; with --folder it links a copy",
-        "a9e9cc595a3748e34f7d9afece0bee1cd552842ade62b558ba6af53a47343d3d",
-        {"zsl": 2.414, "gzsl": 6.9},
+        title="NUS-WIDE",
+        missing="python scripts/prepare_nuswide.py --help says what to get; with --folder it links a copy",
+        class_names_sha256="a9e9cc595a3748e34f7d9afece0bee1cd552842ade62b558ba6af53a47343d3d",
+        positives_per_image={"zsl": 2.414, "gzsl": 6.9},
     ),
     "mini": Dataset(
-        "mini benchmark",
-        "python -m rcnn.train --config configs/mini.yaml draws it, once its annotation file is not there",
+        title="mini benchmark",
+        missing="python -m rcnn.train --config configs/mini.yaml draws it, once its annotation file is not there",
     ),
 }
 

@@ -12,9 +12,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from rcnn.files import replace_file
+from rcnn.progress import progress
 
 CHUNK = 1 << 20
 TRIES = 5  # in a row without a single byte
@@ -57,7 +56,7 @@ def fetch(archive: Archive, folder: str | Path) -> Path:
     have = part.stat().st_size if part.exists() else 0
     room(folder, archive.size - have, f"{archive.name} needs")
     failures = 0
-    with tqdm(total=archive.size, initial=have, desc=archive.name, unit="B", unit_scale=True, mininterval=1) as bar:
+    with progress(title=archive.name, total=archive.size, unit="B", initial=have) as bar:
         while have < archive.size:
             reason = "the connection broke off"
             try:
@@ -80,7 +79,7 @@ def fetch(archive: Archive, folder: str | Path) -> Path:
     return path
 
 
-def _append(archive: Archive, part: Path, have: int, bar: tqdm) -> None:
+def _append(archive: Archive, part: Path, have: int, bar: progress) -> None:
     """Append to `part` what follows its first `have` bytes."""
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=60) as response:
@@ -89,7 +88,7 @@ def _append(archive: Archive, part: Path, have: int, bar: tqdm) -> None:
         if length and length != archive.size - (0 if fresh else have):  # such as the page of a login, with status 200
             raise ConnectionError(f"the server offers {length:,} bytes, {archive.size:,} were expected")
         if fresh:
-            bar.reset()
+            bar.update(-have)
         with open(part, "wb" if fresh else "ab") as file:
             while chunk := response.read1(CHUNK):  # read() would lose what it has when the connection breaks
                 file.write(chunk)
@@ -100,7 +99,7 @@ def check(path: Path, archive: Archive) -> None:
     """ValueError unless the file has the archive's checksum; it is then kept under another name."""
     digest = hashlib.md5(usedforsecurity=False)
     size = path.stat().st_size
-    with open(path, "rb") as file, tqdm(total=size, desc=f"check {archive.name}", unit="B", unit_scale=True, delay=2) as bar:
+    with open(path, "rb") as file, progress(title=f"check {archive.name}", total=size, unit="B") as bar:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
             bar.update(len(chunk))
@@ -146,7 +145,7 @@ def unpack(path: str | Path, wanted: str, folder: str | Path) -> int:
             if missing:
                 folder.mkdir(parents=True, exist_ok=True)
                 room(folder, sum(m.file_size for m in missing), f"unpacking {Path(path).name} needs")
-            for member in tqdm(missing, f"unpack {Path(path).name}", unit="file", delay=2):
+            for member in progress(missing, f"unpack {Path(path).name}", unit="file"):
                 if ".." in Path(member.filename).parts or Path(member.filename).is_absolute():
                     raise ValueError(f"{path}: member {member.filename!r} leads out of {folder}")
                 with archive.open(member) as source, replace_file(folder / member.filename) as target:

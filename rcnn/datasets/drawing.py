@@ -87,7 +87,7 @@ class Scatter:
     """Small shapes repeated at random places in a part of a scene (pebbles, grass, bubbles)."""
 
     number: tuple[int, int]  # fewest and most
-    box: Box  # x0, y0, x1, y1 of the centres
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 of the centres
     size: tuple[float, float]  # least and largest, as shares of the shorter side of the canvas
     shapes: tuple[Shape, ...]
 
@@ -240,42 +240,25 @@ def warp(rng: np.random.Generator, amount: float) -> Transform:
     return lambda p: p + strength * np.sin(2 * np.pi * p @ frequency + phase)
 
 
-def draw(
-    world: World,
-    rng: np.random.Generator,
-    style: str,
-    width: int,
-    height: int,
-    objects: tuple[int, int] = (1, 4),
-    only: str | None = None,
-) -> Picture:
-    """Draw one random picture.
+def draw(world: World, rng: np.random.Generator, style: str, width: int, height: int) -> Picture:
+    """Draw one random picture of one to four objects in a scene.
 
     Args:
         world: what can be drawn.
         rng: the picture depends on nothing else.
         style: "flat" (training) or "crayon" (held out for testing).
         width, height: size in pixels.
-        objects: fewest and most.
-        only: name of the one object or scene to draw, for looking at a drawing.
     """
     pencil = Pencil(world, rng, style, width, height)
     scenes, things = list(world.scenes.values()), list(world.objects.values())
-    if only in world.scenes:
-        scene, chosen_things = world.scenes[only], []
-    elif only:
-        scene, chosen_things = scenes[rng.integers(len(scenes))], [world.objects[only]]
-    else:
-        n = rng.integers(objects[0], objects[1] + 1)
-        chosen_things = [things[i] for i in rng.choice(len(things), n, replace=False)]
-        # mostly a scene in which the first object belongs, sometimes any
-        usual = [world.scenes[s] for s in chosen_things[0].scenes]
-        scene = usual[rng.integers(len(usual))] if usual and rng.uniform() < 0.7 else scenes[rng.integers(len(scenes))]
+    chosen = [things[i] for i in rng.choice(len(things), rng.integers(1, 5), replace=False)]
+    # mostly a scene in which the first object belongs, sometimes any
+    usual = [world.scenes[s] for s in chosen[0].scenes]
+    scene = usual[rng.integers(len(usual))] if usual and rng.uniform() < 0.7 else scenes[rng.integers(len(scenes))]
     draw_scene(pencil, scene)
     placed = []
-    sizes = (0.55, 0.9) if only else (0.3, 0.85 - 0.12 * len(chosen_things))
-    for thing in chosen_things:
-        box = free_place(rng, [p.box for p in placed], sizes, width / height)
+    for thing in chosen:
+        box = free_place(rng, [p.box for p in placed], (0.3, 0.85 - 0.12 * len(chosen)), width / height)
         placed.append(draw_thing(pencil, thing, box))
     return Picture(pencil.finish(), scene, tuple(placed))
 

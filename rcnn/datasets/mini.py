@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from rcnn.datasets import coco
 from rcnn.datasets.drawing import World, draw
 from rcnn.files import file_sha256, replace_file, write_json
+from rcnn.progress import progress
 
 DRAWINGS = Path(__file__).resolve().parents[2] / "data" / "mini" / "drawings.yaml"
 STYLE = "crayon"  # the style that the mini CLIP has never seen
@@ -20,7 +20,7 @@ MARK = "mini benchmark of rcnn"  # begins the description in an annotation file 
 find, labels = coco.find, coco.labels  # it is kept in COCO's format
 
 
-def is_prepared(annotations: str | Path, count: int) -> bool:
+def is_prepared(annotations: str | Path, num_images: int) -> bool:
     """Whether the benchmark is there, as `prepare` would draw it.
 
     Raises:
@@ -40,25 +40,25 @@ def is_prepared(annotations: str | Path, count: int) -> bool:
         raise ValueError(
             f"{annotations} is not of the mini benchmark and is left alone; for other images set dataset.kind=coco"
         )
-    return found == _made_from(count)
+    return found == _made_from(num_images)
 
 
-def _made_from(count: int) -> str:
-    return f"{MARK}: {count} pictures, style {STYLE}, seed {SEED}, drawings {file_sha256(DRAWINGS)}"
+def _made_from(num_images: int) -> str:
+    return f"{MARK}: {num_images} pictures, style {STYLE}, seed {SEED}, drawings {file_sha256(DRAWINGS)}"
 
 
-def prepare(images: str | Path, annotations: str | Path, count: int) -> None:
+def prepare(images: str | Path, annotations: str | Path, num_images: int) -> None:
     """Draw the benchmark unless it is there already.
 
     Args:
         images: folder for JPEG files.
         annotations: path of the COCO annotation file. It is written last, so its presence means that all is there.
-        count: pictures.
+        num_images: pictures.
 
     Raises:
         FileNotFoundError, ValueError: as `is_prepared`.
     """
-    if is_prepared(annotations, count):
+    if is_prepared(annotations, num_images):
         return
     images = Path(images)
     world = World.load(DRAWINGS)
@@ -66,7 +66,7 @@ def prepare(images: str | Path, annotations: str | Path, count: int) -> None:
     names = [*world.objects, *sorted(kinds), *world.scenes]
     number = {name: i + 1 for i, name in enumerate(names)}
     entries, boxes = [], []
-    for i in tqdm(range(count), "draw the mini benchmark", delay=2):
+    for i in progress(range(num_images), "draw the mini benchmark", unit="picture"):
         rng = np.random.default_rng([SEED, i])
         width, height = (int(v) for v in rng.integers(*SIDES, size=2, endpoint=True))
         picture = draw(world, rng, STYLE, width, height)
@@ -85,7 +85,7 @@ def prepare(images: str | Path, annotations: str | Path, count: int) -> None:
     write_json(
         annotations,
         {
-            "info": {"description": _made_from(count)},
+            "info": {"description": _made_from(num_images)},
             "images": entries,
             "annotations": [{"id": i + 1} | box for i, box in enumerate(boxes)],
             "categories": [{"id": i, "name": name} for name, i in number.items()],

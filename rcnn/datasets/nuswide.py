@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from rcnn.progress import progress
 from rcnn.text.classes import ClassList
 
 LISTS = ("taglist1k.txt", "imagelist.txt", "testimagelist.txt", "alltags1k.txt")  # found in any subfolder, in any case
@@ -72,7 +72,7 @@ def labels(files: Mapping[str, Path], classes: ClassList) -> tuple[list[str], np
     by_tag = read_table(files["alltags1k.txt"], len(listed), rows, [tags[name] for name in seen], len(every))
     checked = [
         read_table(files[_label_file(name)], 1, rows, [0], len(every))
-        for name in tqdm(classes.names[classes.seen :], "read labels", delay=2)
+        for name in progress(classes.names[classes.seen :], "read labels", unit="file")
     ]
     found = np.hstack([by_tag, *checked]).view(np.int8)
     found *= 2  # in place: the table of all test images takes 108 MB
@@ -99,7 +99,7 @@ def read_table(path: Path, width: int, rows: np.ndarray, columns: Sequence[int],
     wanted = np.zeros(lines, bool)
     wanted[rows] = True
     parts, line, rest = [], 0, b""
-    with open(path, "rb") as file, tqdm(total=os.path.getsize(path), desc=path.name, unit="B", unit_scale=True, delay=2) as bar:
+    with open(path, "rb") as file, progress(title=path.name, total=os.path.getsize(path), unit="B") as bar:
         while block := file.read(BLOCK):
             bar.update(len(block))
             block = rest + block
