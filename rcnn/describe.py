@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rcnn import cli, config
+from rcnn.datasets import DATASETS
 from rcnn.describing import stats
 from rcnn.describing.about import beside, read_facts
 from rcnn.describing.answers import Answers
@@ -29,12 +30,17 @@ from rcnn.describing.description import Description
 from rcnn.files import write_json
 from rcnn.text.classes import ClassList
 
-PRESETS = ("coco", "nuswide", "openimages")
+PRESETS = Path(__file__).parents[1] / "configs" / "describe"  # of a checkout
+
+
+def is_preset(source: str) -> bool:
+    """Whether the first argument names a data set, whose configuration is in a checkout's configs/describe."""
+    return source in DATASETS or (PRESETS / f"{source}.yaml").is_file()
 
 
 def is_class_list(source: str) -> bool:
     """Whether the first argument is a text file of class names, neither a preset's name nor a YAML file."""
-    return source not in PRESETS and not source.endswith((".yaml", ".yml"))
+    return not is_preset(source) and not source.endswith((".yaml", ".yml"))
 
 
 def read_settings(source: str, overrides: Sequence[str] = ()) -> config.DescribeConfig:
@@ -42,8 +48,8 @@ def read_settings(source: str, overrides: Sequence[str] = ()) -> config.Describe
     if is_class_list(source):
         raw = {"classes": {"unseen": source}, "output": str(Path(source).with_suffix(".corpus.json"))}
         return config.override(raw, overrides, config.DescribeConfig)
-    if source in PRESETS:
-        name, source = source, Path(__file__).parents[1] / "configs" / "describe" / f"{source}.yaml"
+    if is_preset(source):
+        name, source = source, PRESETS / f"{source}.yaml"
         if not source.is_file():
             raise ValueError(f"{name} is part of a checkout of the project, not of the installed package")
     return config.load(source, overrides, config.DescribeConfig)
