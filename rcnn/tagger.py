@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rcnn import checkpoint, cli, config
+from rcnn import checkpoint, config, runtime
 from rcnn.clip import Clip
 from rcnn.learn import class_embeddings, closed_form, losses
 from rcnn.score import mssa
@@ -96,7 +96,7 @@ class Tagger:
             centred: the closed form of the templates instead, which moves class embeddings away from each other.
             cache: folder that keeps the features of the templates, or None.
         """
-        model = cli.load_clip(settings, precision=settings.evaluate.precision)
+        model = runtime.load_clip(settings, precision=settings.evaluate.precision)
         templates = corpus.encode(model, corpus.templates(classes), cache)
         if centred and len(classes) > 1:  # a single class has no other to move away from
             weight = losses.pair_weight(len(classes), len(templates))
@@ -120,7 +120,7 @@ class Tagger:
         rows, metadata = checkpoint.read_run(run)
         keywords = [f"{key}={json.dumps(value, default=str)}" for key, value in overrides.items()]
         settings = config.override(metadata["config"], [*pairs, *keywords])
-        model = cli.load_clip(settings, metadata, settings.evaluate.precision)
+        model = runtime.load_clip(settings, metadata, settings.evaluate.precision)
         z = rows[metadata["method"]]
         return cls(model, metadata["class_names"], z, settings.evaluate.grids, settings.evaluate.temperature)
 

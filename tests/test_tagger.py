@@ -16,7 +16,7 @@ from PIL import Image
 from running import rcnn
 from torch.nn import functional as F
 
-from rcnn import cli, tagger
+from rcnn import runtime, tagger
 from rcnn.datasets import mini
 from rcnn.learn import class_embeddings, losses
 from rcnn.predict import find_images
@@ -205,7 +205,7 @@ def test_the_plain_score_looks_at_the_whole_image_alone(six, pictures):
 def test_the_example_of_the_documentation_runs(six, photos, monkeypatch, capsys):
     (photos / "a.jpg").rename(photos / "photo.jpg")
     monkeypatch.chdir(photos)
-    monkeypatch.setattr(cli, "load_clip", lambda *_, **__: six.model)  # in place of OpenAI's weights
+    monkeypatch.setattr(runtime, "load_clip", lambda *_, **__: six.model)  # in place of OpenAI's weights
     lines = [line.strip() for line in tagger.__doc__.splitlines() if line.startswith("    ")]
     exec("\n".join(lines), {})
     assert capsys.readouterr().out.startswith("[('")
