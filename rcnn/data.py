@@ -60,7 +60,7 @@ def check(settings: config.Config, decode: bool = False) -> bool:
             )
         for task, first in classes.tasks.items():
             positive = images.labels[:, first:] == 1
-            found, expected = int(positive.any(1).sum()), settings.dataset.expected(task)
+            found, expected = int(positive.any(1).sum()), settings.dataset.expected_images.get(task)
             line = f"{task.upper()}: {found:,} images, {positive.sum().item() / max(found, 1):.3f} positives each"
             lines.append(line + (f"; EXPECTED {expected:,}" if expected not in (None, found) else ""))
         if decode:

@@ -207,7 +207,7 @@ def _doubts(settings, classes, images, counted):
     elif classes.fingerprint != paper.class_names_sha256:
         doubts.append("the class list is not the paper's")
     for task, first in classes.tasks.items():
-        found, expected = int((images.labels[:, first:] == 1).any(1).sum()), settings.dataset.expected(task)
+        found, expected = int((images.labels[:, first:] == 1).any(1).sum()), settings.dataset.expected_images.get(task)
         if expected not in (None, found):
             doubts.append(f"{task.upper()}: {found:,} images have a positive label, {expected:,} were expected")
         if paper.positives_per_image:

@@ -636,7 +636,7 @@ def test_pictures_that_show_none_of_the_classes_are_left_out_or_kept_on_demand(r
 def test_another_number_of_images_than_expected_makes_a_result_incomparable(run, measured):
     zsl, gzsl = (task.images for task in read(measured[0]).images.tasks.values())
     said = f"GZSL: {gzsl} images have a positive label, 1,234 were expected"
-    stdout, _ = rcnn("evaluate", run, f"dataset.expected_images=[{zsl},1234]", *QUICK)
+    stdout, _ = rcnn("evaluate", run, f"dataset.expected_images={{zsl: {zsl}, gzsl: 1234}}", *QUICK)
     assert f"NOT COMPARABLE with the paper: {said}." in stdout
     assert said in read(run).doubts
     assert said not in read(measured[0]).doubts
