@@ -114,7 +114,8 @@ def read(path: str | Path, classes: ClassList, model: Callable[[], Clip], cache:
     if not path.is_file():
         raise FileNotFoundError(f"rows: there is no file {path}")
     if path.suffix == ".json":
-        return class_embeddings.mean(corpus.encode(model(), corpus.from_sentences(path, classes), cache))
+        sentences = corpus.from_sentences(path, classes)
+        return class_embeddings.mean(corpus.encode(model(), sentences, cache))
     z, names = _read_tensor(path)
     pairs = enumerate(zip_longest(classes.names, names, fillvalue=""))
     if different := next(((i, pair) for i, pair in pairs if pair[0].lower() != pair[1].lower()), None):
