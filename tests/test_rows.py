@@ -120,7 +120,7 @@ def test_sentences_of_every_class_become_their_normalised_mean(tiny_clip, tmp_pa
     (path := tmp_path / "cupl.json").write_text(json.dumps(sentences))
     found = read(path, tiny_clip, tmp_path / "cache")
     features = encode(
-        tiny_clip, Corpus(["a cat sleeps.", "a dog.", "a sausage.", "a bun.", "a bird with wings."], None, 4)
+        tiny_clip, Corpus(["a cat sleeps.", "a dog.", "a sausage.", "a bun.", "a bird with wings."], torch.arange(5), 5)
     ).features
     expected = [features[0], features[1], F.normalize(features[2] + features[3], dim=0), features[4]]
     torch.testing.assert_close(found, torch.stack(expected))
