@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rcnn import checkpoint, cli, config, datasets, provenance, rows
+from rcnn import checkpoint, cli, config, datasets, progress, provenance, rows
 from rcnn.config import Config
 from rcnn.datasets.images import ImageSet
 from rcnn.files import digest
@@ -38,6 +38,8 @@ def evaluate(settings: Config, images: ImageSet, again: bool = False) -> Result 
     on = cli.device(settings.device).type
     with processes.group(on == "cuda") as (rank, world, barrier):
         began = time.perf_counter()
+        if rank:
+            progress.quiet()
         learned, metadata = checkpoint.read_run(settings.output)
         classes = ClassList(tuple(metadata["class_names"]), metadata["seen"])
         load_clip = cache(partial(cli.load_clip, settings, metadata, settings.evaluate.precision))
