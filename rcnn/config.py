@@ -5,7 +5,7 @@ import difflib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -29,6 +29,9 @@ SHAPES = {
 def option(default: Any, text: str, shapes: str, path: bool = False, **bounds: Any) -> Any:
     """A field with its line in --help and its key of SHAPES; `path`: made absolute, so that a run can be used from anywhere."""
     return Field(default, description=text, json_schema_extra={"shapes": shapes, "path": path}, **bounds)
+
+
+Positive = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -115,7 +118,9 @@ class TrainConfig(Section):
 
 
 class DatasetConfig(Section):
-    kind: str = option("coco", "; ".join(f"{key}: {known.title}" for key, known in DATASETS.items()), "metrics")
+    kind: Literal[tuple(DATASETS)] = option(
+        "coco", "; ".join(f"{key}: {known.title}" for key, known in DATASETS.items()), "metrics"
+    )
     images: str | None = option(None, "folder of the images", "metrics", path=True)
     annotations: str | None = option(
         None, "COCO annotation file, or folder of NUS-WIDE's lists; null: there is nothing to evaluate on", "metrics", path=True
@@ -124,32 +129,14 @@ class DatasetConfig(Section):
     keep_unlabelled: bool = option(
         False, "also use images that show none of the classes, as some papers do; this one does not", "metrics"
     )
-    expected_images: tuple[int, ...] = option(
-        (), "images with a positive label there should be: ZSL, GZSL; a warning if not", "metrics"
+    expected_images: dict[Literal["zsl", "gzsl"], int] = option(
+        {}, "by task, images with a positive label that there should be; another number makes a result incomparable", "metrics"
     )
     num_images: int = option(1000, "mini: pictures to draw", "metrics", ge=1)
 
-    @field_validator("kind")
-    @classmethod
-    def _known(cls, kind):
-        if kind not in DATASETS:
-            raise ValueError(f"expected {' or '.join(DATASETS)}")
-        return kind
-
-    @field_validator("expected_images")
-    @classmethod
-    def _one_a_task(cls, numbers):
-        if len(numbers) not in (0, 2):
-            raise ValueError("expected two numbers, of ZSL and GZSL")
-        return numbers
-
-    def expected(self, task: str) -> int | None:
-        """Images with a positive label that the test set of a task should have, or None."""
-        return dict(zip(("zsl", "gzsl"), self.expected_images, strict=False)).get(task)
-
 
 class EvaluateConfig(Section):
-    grids: tuple[int, ...] = option((2, 3), "MSSA: snippets on a side; [2, 3] cuts 4 and 9", "scores")
+    grids: tuple[Positive, ...] = option((2, 3), "MSSA: snippets on a side; [2, 3] cuts 4 and 9", "scores")
     temperature: float = option(
         1 / 20, "τ_s of the softmax over patches; the paper names none, the authors' code has 1/20", "scores", gt=0
     )
@@ -158,7 +145,7 @@ class EvaluateConfig(Section):
     )
     batch_size: int = option(16, "images at a time", "digits", ge=1)
     compile: bool = option(False, "torch.compile the image tower", "digits")
-    top_k: tuple[int, ...] = option((3, 5), "k of precision, recall and F1", "metrics")
+    top_k: tuple[Positive, ...] = option((3, 5), "k of precision, recall and F1", "metrics")
     epochs: bool = option(True, "also measure the class embeddings of every epoch, in the same pass", "metrics")
     diagnostics: bool = option(True, "also measure the global and the local part alone", "metrics")
     bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none", "intervals", ge=0)
@@ -166,13 +153,6 @@ class EvaluateConfig(Section):
     save_every: float = option(
         120.0, "seconds between notes of what is done; a killed evaluation goes on from the last", "nothing"
     )
-
-    @field_validator("grids", "top_k")
-    @classmethod
-    def _positive(cls, numbers):
-        if any(n < 1 for n in numbers):
-            raise ValueError("expected numbers from 1")
-        return numbers
 
 
 class Config(Section):

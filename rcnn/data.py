@@ -68,7 +68,7 @@ def _count(settings: config.Config, classes: ClassList, decode: bool, say: Calla
         say(f"{len(images.missing):,} missing, which dataset.allow_missing lets pass: {', '.join(images.missing[:10])}")
     for task, first in classes.tasks.items():
         positive = images.labels[:, first:] == 1
-        found, expected = int(positive.any(1).sum()), settings.dataset.expected(task)
+        found, expected = int(positive.any(1).sum()), settings.dataset.expected_images.get(task)
         line = f"{task.upper()}: {found:,} images, {positive.sum().item() / max(found, 1):.3f} positives each"
         say(line + (f"; EXPECTED {expected:,}" if expected not in (None, found) else ""))
     if not decode:

@@ -13,7 +13,7 @@ from rcnn.evaluation import evaluate
 from rcnn.text.classes import ClassList
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = cli.parser("evaluate", __doc__)
     parser.add_argument("run", metavar="RUN", help="folder of a finished run of rcnn.train")
     parser.add_argument("--again", action="store_true", help="measure although there is a result of these settings")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rcnn import checkpoint, config, datasets, provenance, rows, runtime
+from rcnn import checkpoint, config, datasets, progress, provenance, rows, runtime
 from rcnn.config import Config
 from rcnn.datasets.images import ImageSet
 from rcnn.files import digest
@@ -38,6 +38,8 @@ def evaluate(settings: Config, images: ImageSet, again: bool = False) -> Result 
     on = runtime.device(settings.device).type
     with processes.group(on == "cuda") as (rank, world, barrier):
         began = time.perf_counter()
+        if rank:
+            progress.quiet()
         learned, metadata = checkpoint.read_run(settings.output)
         classes = ClassList(tuple(metadata["class_names"]), metadata["seen"])
         load_clip = cache(partial(runtime.load_clip, settings, metadata, settings.evaluate.precision))
@@ -207,7 +209,7 @@ def _doubts(settings, classes, images, counted):
     elif classes.fingerprint != paper.class_names_sha256:
         doubts.append("the class list is not the paper's")
     for task, first in classes.tasks.items():
-        found, expected = int((images.labels[:, first:] == 1).any(1).sum()), settings.dataset.expected(task)
+        found, expected = int((images.labels[:, first:] == 1).any(1).sum()), settings.dataset.expected_images.get(task)
         if expected not in (None, found):
             doubts.append(f"{task.upper()}: {found:,} images have a positive label, {expected:,} were expected")
         if paper.positives_per_image:

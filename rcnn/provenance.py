@@ -31,7 +31,7 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """Commit of this code, with "+" where files differ from it; None outside a checkout of this project."""
-    root = PACKAGE.parent
+    root = PACKAGE.parent.resolve()  # as Git names it
 
     def git(*arguments):
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()

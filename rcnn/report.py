@@ -14,7 +14,7 @@ from rcnn.results.result import Result
 from rcnn.results.tables import FORMATS, group, render, tables
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = cli.parser("report", __doc__, keys=None)
     parser.add_argument("results", nargs="+", metavar="RESULT", help="result.json, or the folder of a run")
     parser.add_argument("--format", choices=FORMATS, default="markdown")

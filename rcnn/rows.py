@@ -114,11 +114,12 @@ def read(path: str | Path, classes: ClassList, model: Callable[[], Clip], cache:
     if not path.is_file():
         raise FileNotFoundError(f"rows: there is no file {path}")
     if path.suffix == ".json":
-        return class_embeddings.mean(corpus.encode(model(), corpus.from_sentences(path, classes), cache))
+        sentences = corpus.from_sentences(path, classes)
+        return class_embeddings.mean(corpus.encode(model(), sentences, cache))
     z, names = _read_tensor(path)
-    if [name.lower() for name in names] != [name.lower() for name in classes.names]:
-        pairs = enumerate(zip_longest(classes.names, names))
-        place, (ours, theirs) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+    pairs = enumerate(zip_longest(classes.names, names, fillvalue=""))
+    if different := next(((i, pair) for i, pair in pairs if pair[0].lower() != pair[1].lower()), None):
+        place, (ours, theirs) = different
         raise ValueError(
             f"{path}: expected the run's {len(classes)} classes in its order, found {len(names)}; "
             f"class {place} is {ours!r} in the run and {theirs!r} here"

@@ -82,7 +82,7 @@ def for_names(names: str, overrides: list[str]) -> config.Config:
     return settings
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = cli.parser("train", __doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", metavar="FILE", help="YAML configuration; see configs/")

@@ -170,7 +170,7 @@ def test_the_configuration_cannot_be_changed():
 
 CHOICES = {
     "kind": list(DATASETS),
-    "expected_images": [(), (3, 5)],
+    "expected_images": [{}, {"zsl": 3, "gzsl": 5}],
     "input_price": [None],
     "output_price": [None],
 }
@@ -277,10 +277,10 @@ def test_the_pair_weight_is_a_number_or_auto(read, value):
         ("train.pair_weight=-1", "train.pair_weight: expected auto or a number from 0, got -1"),
         ("train.pair_weight=automatic", "train.pair_weight: expected "),
         ("train.epochs=0", "train.epochs: expected greater than or equal to 1, got 0"),
-        ("evaluate.grids=[2, 0]", "evaluate.grids: expected numbers from 1, got "),
+        ("evaluate.grids=[2, 0]", "evaluate.grids: expected greater than or equal to 1, got 0"),
         ("evaluate.temperature=.inf", "evaluate.temperature: expected a finite number"),
-        ("dataset.kind=zip", "dataset.kind: expected coco or nuswide or mini, got 'zip'"),
-        ("dataset.expected_images=[1]", "dataset.expected_images: expected two numbers"),
+        ("dataset.kind=zip", "dataset.kind: expected 'coco', 'nuswide' or 'mini', got 'zip'"),
+        ("dataset.expected_images.zls=1", "dataset.expected_images.zls: expected 'zsl' or 'gzsl', got 'zls'"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_with_its_key(read, pair, said):

@@ -236,17 +236,17 @@ def test_two_parts_may_be_missing_and_both_are_named(check, world):
 
 def test_other_numbers_of_images_than_expected_are_shown_and_do_not_stop(check):
     found = [int(line.split()[1]) for line in check()[1]["images and labels"][1].splitlines()[1:]]
-    code, right, out = check(f"dataset.expected_images={found}")
+    code, right, out = check(f"dataset.expected_images={{zsl: {found[0]}, gzsl: {found[1]}}}")
     assert code == 0
     assert "EXPECTED" not in out
-    code, other, out = check(f"dataset.expected_images=[{found[0]}, 39217]")
+    code, other, out = check(f"dataset.expected_images={{zsl: {found[0]}, gzsl: 39217}}")
     assert code == 0
     assert out.count("EXPECTED") == 1
     zsl, gzsl = other["images and labels"][1].splitlines()[1:]
     assert zsl in right["images and labels"][1]
     assert gzsl.startswith("GZSL: ")
     assert gzsl.endswith("; EXPECTED 39,217")
-    code, other, _ = check("dataset.expected_images=[16799, 39217]")
+    code, other, _ = check("dataset.expected_images={zsl: 16799, gzsl: 39217}")
     assert other["images and labels"][1].splitlines()[1].endswith("; EXPECTED 16,799")
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -11,22 +12,25 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from running import rcnn
+from safetensors.torch import save_file
 from torch.distributed.run import parse_args
 from torch.nn import functional as F
 
-from rcnn import checkpoint, evaluate
+from rcnn import checkpoint, datasets, evaluate, evaluation
 from rcnn.clip.image_tower import ImageFeatures
+from rcnn.config import EvaluateConfig
 from rcnn.datasets import mini
-from rcnn.results import metrics
-from rcnn.score import mssa, views
-from rcnn.score import one_pass as scoring
-from rcnn.score.one_pass import Plane
+from rcnn.results import measure, metrics
+from rcnn.results.result import Result
+from rcnn.score import mssa, one_pass, views
+from rcnn.score.one_pass import Mean, Plane, ScoredSet, ScoreFile
 
 ROOT = Path(__file__).parents[1]
 PICTURES, BATCH = 25, 2  # an odd number of batches, the last one incomplete
@@ -35,32 +39,32 @@ ENVIRONMENT = os.environ | {
     "CUDA_VISIBLE_DEVICES": "",
     "PYTHONPATH": str(ROOT),
 }
-AGAIN = "is of these very settings; delete it to measure again"
-QUICK = ["evaluate.counts=[]", "evaluate.epochs=false"]
+AGAIN = "is of these very settings; --again measures anew"
+QUICK = ["evaluate.grids=[]", "evaluate.epochs=false"]
 KILLED_AFTER_FIVE_NOTES = """
 import os, signal, sys
 from rcnn import cli, evaluate
-from rcnn.score import one_pass as scoring
-save = scoring.Scores.save
-def note_or_die(scores, process, done, broken):
+from rcnn.score.one_pass import ScoreFile
+save = ScoreFile.save
+def note_or_die(file, process, done, broken):
     if len(done) == 6:
         os.kill(os.getpid(), signal.SIGKILL)
-    save(scores, process, done, broken)
-scoring.Scores.save = note_or_die
+    save(file, process, done, broken)
+ScoreFile.save = note_or_die
 cli.run(lambda: evaluate.main(sys.argv[1:]))
 """
 ONE_IS_SLOW = """
 import os, runpy, time
-from rcnn.score import one_pass as scoring
-rank, fill, score = int(os.environ["RANK"]), scoring.fill, scoring._score
+from rcnn.score import one_pass
+rank, fill, save = int(os.environ["RANK"]), one_pass.fill, one_pass.ScoreFile.save
 def slow(*arguments):
     time.sleep(0.1 * rank)
-    score(*arguments)
+    save(*arguments)
 def tell(*arguments):
     clock = fill(*arguments)
     print(f"process {rank} scored {clock.images} images", flush=True)
     return clock
-scoring.fill, scoring._score = tell, slow
+one_pass.fill, one_pass.ScoreFile.save = tell, slow
 runpy.run_module("rcnn.evaluate", run_name="__main__")
 """
 
@@ -73,20 +77,20 @@ def python(*arguments, code=0):
 
 
 def read(run):
-    return json.loads((run / "result.json").read_text())
+    return Result.load(run)
 
 
 def numbers(run):
     """A result without what differs between two runs of the same: the time it took, and the folder."""
-    result = read(run)
+    result = read(run).model_dump()
     del result["seconds"], result["config"]["output"]
     return result
 
 
 def values(result):
-    """{(row, variant, task, metric): value}"""
-    rows = result["rows"].items()
-    return {(r, v, t, n): m["value"] for r, vs in rows for v, ts in vs.items() for t, ms in ts.items() for n, m in ms.items()}
+    """{(row, scorer, task, metric): value}"""
+    rows = result.rows.items()
+    return {(r, v, t, n): m.value for r, vs in rows for v, ts in vs.items() for t, ms in ts.items() for n, m in ms.items()}
 
 
 def table_of(stdout):
@@ -108,7 +112,7 @@ def learned(folder):
     settings = [
         f"output={folder}/learned", f"cache={folder}/cache", "device=cpu", "train.epochs=2", "train.batch_size=2048",
         "train.ablation=false", "dataset.kind=coco", f"dataset.images={folder}/images",
-        f"dataset.annotations={folder}/instances.json", "evaluate.counts=[2]", "evaluate.bootstrap=5",
+        f"dataset.annotations={folder}/instances.json", "evaluate.grids=[2]", "evaluate.bootstrap=5",
         f"evaluate.batch_size={BATCH}", "evaluate.workers=0",
     ]  # fmt: skip
     rcnn("train", "--config", "configs/mini.yaml", "--no-evaluate", *settings)
@@ -152,13 +156,13 @@ def pictures(folder, tmp_path):
 @pytest.fixture
 def tables(monkeypatch):
     """{folder of the scores: {plane: (B, C) scores}} of the evaluations of this test, as they were when deleted."""
-    found, delete = {}, scoring.Scores.delete
+    found, delete = {}, ScoreFile.delete
 
-    def keep(scores):
-        found[scores.folder] = {plane: np.array(scores[plane]) for plane in scores.planes}
-        delete(scores)
+    def keep(file):
+        found[file.folder] = {plane: np.array(file[plane]) for plane in file.planes}
+        delete(file)
 
-    monkeypatch.setattr(scoring.Scores, "delete", keep)
+    monkeypatch.setattr(ScoreFile, "delete", keep)
     return found
 
 
@@ -185,34 +189,44 @@ PARTS = pytest.mark.parametrize(("columns", "images"), [(64, 4096), (1, 1), (4, 
 @PARTS
 @pytest.mark.parametrize("first", [0, 4])
 def test_metrics_are_those_of_the_whole_table_whatever_part_of_it_is_in_memory(monkeypatch, first, columns, images):
-    monkeypatch.setattr(evaluate, "COLUMNS", columns)
-    monkeypatch.setattr(evaluate, "IMAGES", images)
+    monkeypatch.setattr(measure, "COLUMNS", columns)
+    monkeypatch.setattr(measure, "IMAGES", images)
     scores, labels, used = random_table()
-    values, samples = evaluate.measure(scores, labels, first, used, (1, 3))
-    assert values == pytest.approx(whole(scores, labels, first, used, (1, 3)), rel=1e-6)
-    assert samples == {}
+    found = measure.measure(scores, labels, first, used, (1, 3))
+    assert found.values == pytest.approx(whole(scores, labels, first, used, (1, 3)), rel=1e-6)
+    assert found.resampled == {}
+    s, y = torch.from_numpy(scores)[used][:, first:], labels[used][:, first:]
+    assert found.decided_by_ties == {k: int(metrics.decided_by_ties(s, y, k).sum()) for k in (1, 3)}
+    torch.testing.assert_close(found.class_ap, metrics.average_precision(s, y))
 
 
 @PARTS
 def test_resampled_metrics_are_those_of_the_weighted_images(monkeypatch, columns, images):
-    monkeypatch.setattr(evaluate, "COLUMNS", columns)
-    monkeypatch.setattr(evaluate, "IMAGES", images)
+    monkeypatch.setattr(measure, "COLUMNS", columns)
+    monkeypatch.setattr(measure, "IMAGES", images)
     scores, labels, used = random_table()
     kept = int(used.sum())
     drawn = np.random.default_rng(1).multinomial(kept, np.full(kept, 1 / kept), 6)
     drawn[0] = 1  # each image once
     weights = torch.from_numpy(drawn).double()
-    values, samples = evaluate.measure(scores, labels, 4, used, (2,), weights)
+    found = measure.measure(scores, labels, 4, used, (2,), weights)
     expected = whole(scores, labels, 4, used, (2,), weights)
-    assert list(samples) == list(values) == ["mAP", "P@2", "R@2", "F1@2"]
-    for name, sampled in samples.items():
+    assert list(found.resampled) == list(found.values) == ["mAP", "P@2", "R@2", "F1@2"]
+    for name, sampled in found.resampled.items():
         assert sampled.tolist() == pytest.approx(expected[name], rel=1e-5)
-        assert sampled[0].item() == pytest.approx(values[name], rel=1e-5)
+        assert sampled[0].item() == pytest.approx(found.values[name], rel=1e-5)
 
 
 def test_without_k_only_average_precision_is_measured():
     scores, labels, used = random_table()
-    assert list(evaluate.measure(scores, labels, 0, used)[0]) == ["mAP"]
+    assert list(measure.measure(scores, labels, 0, used).values) == ["mAP"]
+
+
+def test_a_mean_of_two_tables_is_measured_like_the_table_of_their_means():
+    scores, labels, used = random_table()
+    other = scores[::-1].copy()
+    expected = measure.measure((scores + other) / 2, labels, 4, used, (2,))
+    assert measure.measure(Mean(scores, other), labels, 4, used, (2,)).values == expected.values
 
 
 @pytest.fixture(scope="module")
@@ -225,33 +239,53 @@ def noise(tmp_path_factory):
     return paths
 
 
-@pytest.mark.parametrize("at_a_time", [2048, 14, 10, 7, 3])
-def test_every_plane_is_what_scoring_its_set_alone_gives_also_when_sets_are_cut(
-    monkeypatch, tmp_path, tiny_clip, noise, at_a_time
-):
-    monkeypatch.setattr(scoring, "CLASSES_AT_A_TIME", at_a_time)
-    generator = torch.Generator().manual_seed(3)
-    sets = {n: F.normalize(torch.randn(7, 64, generator=generator), dim=1) for n in ("baseline", "mean", "epoch/0")}
-    planes = evaluate.planes(["baseline", "mean"], ["epoch/0"], (2,), True)
-    scores = scoring.Scores(tmp_path, planes, 5, 7, "facts").open()
-    scoring.fill(scores, tiny_clip, noise, sets, (2,), 0.1, 2, 0)
-    pixels = torch.stack([views.views(Image.open(path), 224, (2,)) for path in noise])
-    features = tiny_clip.encode_views(pixels)
-    for plane in planes:
-        counts = (2,) if plane.variant == "mssa" else ()
-        parts = dict(zip(("global", "local"), mssa.score(features, sets[plane.name], counts, 0.1), strict=True))
-        expected = parts[plane.part] if plane.part != "score" else (parts["global"] + parts["local"]) / 2
-        np.testing.assert_allclose(scores[plane], expected.numpy(), rtol=0, atol=2e-6)
-    assert len({scores[p].tobytes() for p in planes}) == len(planes) == 2 * 2 * 3 + 1
+def random_sets(settings, rows, epochs, classes=7, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    random = [F.normalize(torch.randn(classes, 64, generator=generator), dim=1) for _ in (*rows, *epochs)]
+    return evaluation.scored_sets(
+        settings, dict(zip(rows, random, strict=False)), dict(zip(epochs, random[len(rows) :], strict=True))
+    )
 
 
-def test_epochs_are_measured_as_the_method_is_and_the_parts_only_on_demand():
-    assert evaluate.planes(["a"], ["epoch/0"], (2,), False) == [
-        Plane("a", "plain"),
-        Plane("a", "mssa"),
-        Plane("epoch/0", "mssa"),
-    ]
-    assert evaluate.planes(["a"], ["epoch/0"], (), False) == [Plane("a", "plain"), Plane("epoch/0", "plain")]
+@pytest.mark.parametrize("diagnostics", [True, False])
+def test_every_table_is_what_scoring_its_set_alone_gives(tmp_path, tiny_clip, noise, diagnostics):
+    settings = EvaluateConfig(grids=(2,), temperature=0.1, batch_size=2, workers=0, diagnostics=diagnostics)
+    sets = random_sets(settings, ["baseline", "mean"], [0])
+    file = ScoreFile(tmp_path, sets, 5, 7, "identity").open()
+    one_pass.fill(file, tiny_clip, noise, sets, settings)
+    features = tiny_clip.encode_views(torch.stack([views.views(Image.open(path), 224, (2,)) for path in noise]))
+    for name, scorers in (("baseline", ("plain", "mssa")), ("mean", ("plain", "mssa")), ("epoch/0", ("mssa",))):
+        for scorer in scorers:
+            grids = (2,) if scorer == "mssa" else ()
+            expected = mssa.score(features, sets[name].class_embeddings, grids, 0.1)
+            np.testing.assert_allclose(file.total(name, scorer)[:], expected.total.numpy(), rtol=0, atol=2e-6)
+            for part in sets[name].parts:
+                found = file[Plane(name, scorer, part)]
+                np.testing.assert_allclose(found, getattr(expected, part).numpy(), rtol=0, atol=2e-6)
+    assert len(file.planes) == (2 * 2 * 2 if diagnostics else 2 * 2) + 1
+    assert len({file[p].tobytes() for p in file.planes}) == len(file.planes)
+
+
+def test_epochs_are_measured_as_the_method_is_and_the_parts_only_on_demand(tmp_path):
+    def planes(grids):
+        settings = EvaluateConfig(grids=grids, diagnostics=False)
+        return ScoreFile(tmp_path, random_sets(settings, ["a"], [0]), 1, 1, "identity").planes
+
+    assert planes((2,)) == [Plane("a", "plain", "total"), Plane("a", "mssa", "total"), Plane("epoch/0", "mssa", "total")]
+    assert planes(()) == [Plane("a", "plain", "total"), Plane("epoch/0", "plain", "total")]
+
+
+def test_classes_whose_embeddings_coincide_up_to_rounding_tie_exactly(tmp_path, tiny_clip, noise):
+    settings = EvaluateConfig(grids=(), batch_size=2, workers=0)
+    z = F.normalize(torch.randn(5, 64, generator=torch.Generator().manual_seed(4)), dim=1)
+    z[3] = F.normalize(z[1] + 1e-7, dim=0)
+    sets = evaluation.scored_sets(settings, {"baseline": z}, {})
+    file = ScoreFile(tmp_path, sets, 5, 5, "identity").open()
+    one_pass.fill(file, tiny_clip, noise, sets, settings)
+    assert one_pass.coinciding(z) == [0, 1, 2, 1, 4]
+    total = file.total("baseline", "plain")[:]
+    assert (total[:, 3] == total[:, 1]).all()
+    assert len(np.unique(total[0])) == 4
 
 
 class Colours:
@@ -267,12 +301,15 @@ class Colours:
 class Pass:
     """A pass over `count` small pictures, two at a time, that counts how often each is decoded."""
 
+    settings = EvaluateConfig(grids=(), temperature=0.1, batch_size=BATCH, workers=0, save_every=0, diagnostics=False)
+    sets: ClassVar = evaluation.scored_sets(settings, {"baseline": torch.eye(3)}, {})
+
     def __init__(self, folder, monkeypatch, count):
         self.paths, self.decoded = [folder / f"{i}.png" for i in range(count)], collections.Counter()
         for i, path in enumerate(self.paths):
             Image.new("RGB", (4, 4), (10 * i, 255 - 10 * i, 7 * i)).save(path)
-        self.scores = scoring.Scores(folder, [Plane("baseline", "plain")], count, 3, "facts").open()
-        self.dies_at, load = None, scoring.batches
+        self.file = ScoreFile(folder, self.sets, count, 3, "identity").open()
+        self.dies_at, load = None, one_pass.batches
 
         def batches(paths, *arguments):
             for i, batch in enumerate(load(paths, *arguments)):
@@ -281,18 +318,18 @@ class Pass:
                 self.decoded.update(self.paths.index(path) for path in paths[i * BATCH : (i + 1) * BATCH])
                 yield batch
 
-        monkeypatch.setattr(scoring, "batches", batches)
+        monkeypatch.setattr(one_pass, "batches", batches)
 
     def fill(self, rank=0, world=1, dies_at=None):
         self.dies_at = dies_at
         with contextlib.nullcontext() if dies_at is None else pytest.raises(KeyboardInterrupt):
-            scoring.fill(self.scores, Colours(), self.paths, {"baseline": torch.eye(3)}, (), 0.1, BATCH, 0, rank, world, 0)
+            one_pass.fill(self.file, Colours(), self.paths, self.sets, self.settings, rank, world)
 
     def is_whole(self, but=()):
         read = [i for i in range(len(self.paths)) if i not in but]
         pixels = torch.stack([views.views(Image.open(self.paths[i]), 4) for i in read])
-        parts = mssa.score(Colours().encode_views(pixels), torch.eye(3), (), 0.1)
-        return np.allclose(self.scores.table[0, read], (sum(parts) / 2).numpy(), rtol=0, atol=1e-6)
+        expected = mssa.score(Colours().encode_views(pixels), torch.eye(3), (), 0.1).total
+        return np.allclose(self.file.table[0, read], expected.numpy(), rtol=0, atol=1e-6)
 
 
 SHARES = pytest.mark.parametrize(("count", "world"), [(12, 2), (13, 2), (10, 2), (9, 3), (3, 3)])
@@ -300,62 +337,67 @@ SHARES = pytest.mark.parametrize(("count", "world"), [(12, 2), (13, 2), (10, 2),
 
 @SHARES
 def test_processes_that_start_together_score_every_image_once(monkeypatch, tmp_path, count, world):
-    one_pass = Pass(tmp_path, monkeypatch, count)
-    monkeypatch.setattr(scoring.Scores, "done", lambda scores: (set(), {}))  # what each of them finds
+    whole_pass = Pass(tmp_path, monkeypatch, count)
+    monkeypatch.setattr(ScoreFile, "done", lambda file: (set(), {}))  # what each of them finds
     for rank in range(world):
-        one_pass.fill(rank, world)
-    assert one_pass.decoded == dict.fromkeys(range(count), 1)
-    assert one_pass.is_whole()
+        whole_pass.fill(rank, world)
+    assert whole_pass.decoded == dict.fromkeys(range(count), 1)
+    assert whole_pass.is_whole()
 
 
 @SHARES
 def test_processes_that_start_late_score_every_image_once_too(monkeypatch, tmp_path, count, world):
-    one_pass = Pass(tmp_path, monkeypatch, count)
+    whole_pass = Pass(tmp_path, monkeypatch, count)
     for rank in range(world):  # each finds the notes of those before
-        one_pass.fill(rank, world)
-    assert one_pass.decoded == dict.fromkeys(range(count), 1)
-    assert one_pass.is_whole()
+        whole_pass.fill(rank, world)
+    assert whole_pass.decoded == dict.fromkeys(range(count), 1)
+    assert whole_pass.is_whole()
 
 
 def test_a_pass_that_is_interrupted_again_and_again_scores_every_image_once(monkeypatch, tmp_path):
-    one_pass = Pass(tmp_path, monkeypatch, 13)
+    whole_pass = Pass(tmp_path, monkeypatch, 13)
     for dies_at in (2, 2, 2, None, None):
-        one_pass.fill(dies_at=dies_at)
-    assert one_pass.scores.done() == (set(range(7)), {})
-    assert one_pass.decoded == dict.fromkeys(range(13), 1)
-    assert one_pass.is_whole()
+        whole_pass.fill(dies_at=dies_at)
+    assert whole_pass.file.done() == (set(range(7)), {})
+    assert whole_pass.decoded == dict.fromkeys(range(13), 1)
+    assert whole_pass.is_whole()
 
 
 def test_what_could_not_be_read_is_remembered_when_a_pass_goes_on(monkeypatch, tmp_path):
-    one_pass = Pass(tmp_path, monkeypatch, 13)
+    whole_pass = Pass(tmp_path, monkeypatch, 13)
     for i in (2, 9, 12):
-        one_pass.paths[i].write_bytes(b"not a picture")
-    one_pass.fill(dies_at=2)
-    assert set(one_pass.scores.done()[1]) == {2}
-    one_pass.fill()
-    batches, broken = one_pass.scores.done()
+        whole_pass.paths[i].write_bytes(b"not a picture")
+    whole_pass.fill(dies_at=2)
+    assert set(whole_pass.file.done()[1]) == {2}
+    whole_pass.fill()
+    batches, broken = whole_pass.file.done()
     assert batches == set(range(7))
     assert set(broken) == {2, 9, 12}
     assert all("cannot identify image" in why for why in broken.values())
-    assert one_pass.is_whole(but=broken)
+    assert whole_pass.is_whole(but=broken)
+
+
+def small_file(folder, images=4, classes=3, rows=("baseline",)):
+    sets = {row: ScoredSet(torch.zeros(classes, 2), {"plain": None}) for row in rows}
+    return ScoreFile(folder, sets, images, classes, "identity")
 
 
 def test_a_note_that_was_cut_is_no_note(tmp_path):
-    scores = scoring.Scores(tmp_path, [Plane("baseline", "plain")], 4, 3, "facts").open()
-    scores.save("0-of-1-1", [0], {})
-    (scores.folder / "done.0-of-1-2.json").write_text('{"batches": [1], "bro')
-    assert scores.done() == ({0}, {})
+    file = small_file(tmp_path).open()
+    file.save("0-of-1-1", [0], {})
+    (file.folder / "done.0-of-1-2.json").write_text('{"batches": [1], "bro')
+    assert file.done() == ({0}, {})
 
 
 def test_too_little_disk_is_said_in_gigabytes_before_anything_is_written(monkeypatch, tmp_path):
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(5e9, 4e9, 1e9))
-    scores = scoring.Scores(tmp_path, [Plane("baseline", "plain")] * 10, 100_000, 1000, "facts")
-    assert scores.bytes == 4e9
+    file = small_file(tmp_path, 100_000, 1000, [str(i) for i in range(10)])
+    assert file.bytes == 4e9
     with pytest.raises(ValueError, match=r"the scores need 4\.0 GB in .*, 1\.0 GB are free") as error:
-        scores.open()
+        file.open()
     assert "evaluate.epochs=false" in str(error.value)
-    assert not (scores.folder / "scores.f32").exists()
+    assert not (file.folder / "scores.f32").exists()
 
 
 def test_evaluate_ends_in_one_line_when_there_is_too_little_disk(monkeypatch, run):
@@ -367,13 +409,12 @@ def test_evaluate_ends_in_one_line_when_there_is_too_little_disk(monkeypatch, ru
 
 
 def test_scores_that_are_there_need_no_room_again(monkeypatch, tmp_path):
-    scores = scoring.Scores(tmp_path, [Plane("baseline", "plain")], 4, 3, "facts").open()
-    scores[Plane("baseline", "plain")][:] = 5
-    scores.save("0-of-1-1", [0], {})
+    file = small_file(tmp_path).open()
+    file.table[:] = 5
+    file.save("0-of-1-1", [0], {})
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 0))
-    again = scoring.Scores(tmp_path, [Plane("baseline", "plain")], 4, 3, "facts").open()
-    assert (again.table == 5).all()
+    assert (small_file(tmp_path).open().table == 5).all()
 
 
 @contextlib.contextmanager
@@ -440,7 +481,7 @@ def test_the_scores_are_deleted_after_success(measured):
 def test_the_same_command_does_not_measure_again(monkeypatch, measured):
     run, stdout = measured
     before = (run / "result.json").read_bytes()
-    monkeypatch.setattr(scoring, "fill", None)
+    monkeypatch.setattr(one_pass, "fill", None)
     again, _ = rcnn("evaluate", run)
     assert AGAIN in again
     assert AGAIN not in stdout
@@ -456,46 +497,67 @@ def test_another_option_or_label_is_measured_anew_and_nothing_else(run, pictures
     assert not again()
     assert again()
     assert not again("evaluate.top_k=[1]")
-    assert {n for n in read(run)["rows"]["baseline"]["plain"]["gzsl"] if n != "mAP"} == {"P@1", "R@1", "F1@1"}
+    assert {n for n in read(run).rows["baseline"]["plain"]["gzsl"] if n != "mAP"} == {"P@1", "R@1", "F1@1"}
     assert again("evaluate.top_k=[1]")
     before = read(run)
     where = pictures.write(annotations=pictures.annotations[1:])
     assert not again("evaluate.top_k=[1]")
     after = read(run)
-    assert after["made_from"] != before["made_from"]
-    assert after["images"]["tasks"] != before["images"]["tasks"]
+    assert after.made_from != before.made_from
+    assert after.images.tasks != before.images.tasks
+
+
+def test_again_measures_anew_to_the_same_numbers(run, measured, tables):
+    shutil.copy(measured[0] / "result.json", run)
+    written = (run / "result.json").stat().st_mtime_ns
+    rcnn("evaluate", run)
+    assert (run / "result.json").stat().st_mtime_ns == written
+    rcnn("evaluate", run, "--again")
+    assert len(tables) == 1  # the images were scored
+    assert (run / "result.json").stat().st_mtime_ns > written
+    assert values(read(run)) == values(read(measured[0]))
+
+
+def test_a_result_of_other_code_is_shown_with_the_names_of_the_changed_files(run, measured):
+    result = read(measured[0])
+    result.model_copy(update={"sources": result.sources | {"score/mssa.py": "0" * 64}}).save(run / "result.json")
+    stdout, _ = rcnn("evaluate", run)
+    assert AGAIN in stdout
+    assert "WARNING: the code has changed since: score/mssa.py; --again measures anew" in stdout
+    assert "WARNING" not in rcnn("evaluate", measured[0])[0]
 
 
 def test_what_a_killed_evaluation_did_in_other_batches_is_not_taken_over(monkeypatch, run, measured):
     def die(*arguments):
-        if len(list(run.glob("scores/*/done.*.json"))):
-            raise KeyboardInterrupt
-        score(*arguments)
+        save(*arguments)
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        score = scoring._score
-        patch.setattr(scoring, "_score", die)
+        save = ScoreFile.save
+        patch.setattr(ScoreFile, "save", die)
         rcnn("evaluate", run, "evaluate.save_every=0", code=130)
+    assert list(run.glob("scores/*/done.*.json"))
     rcnn("evaluate", run, f"evaluate.batch_size={BATCH + 3}")
     assert values(read(run)) == pytest.approx(values(read(measured[0])), rel=1e-6)
 
 
-def test_a_result_that_is_cut_or_of_other_facts_is_none(tmp_path):
-    path = tmp_path / "result.json"
-    assert evaluate.finished(path, "a") is None
-    path.write_text('{"made_from": "a"}')
-    assert evaluate.finished(path, "a") == {"made_from": "a"}
-    assert evaluate.finished(path, "b") is None
-    path.write_text('{"made_from": "a"')
-    assert evaluate.finished(path, "a") is None
+def test_a_result_that_is_cut_or_of_other_settings_is_none(measured, tmp_path):
+    path, text = tmp_path / "result.json", (measured[0] / "result.json").read_text()
+    made_from = read(measured[0]).made_from
+    assert evaluation.finished(path, made_from) is None
+    path.write_text(text)
+    assert evaluation.finished(path, made_from) == read(measured[0])
+    assert evaluation.finished(path, "other") is None
+    path.write_text(text[:-100])
+    assert evaluation.finished(path, made_from) is None
 
 
 def test_the_last_epoch_is_measured_to_be_what_the_method_is(measured):
     result = read(measured[0])
-    assert [point["epoch"] for point in result["epochs"]] == [0, 1]
-    first, last = result["epochs"]
-    for task, metrics_of in result["rows"]["cnr_pbl"]["mssa"].items():
-        values = {name: metric["value"] for name, metric in metrics_of.items()}
+    assert [point["epoch"] for point in result.epochs] == [0, 1]
+    first, last = result.epochs
+    for task, metrics_of in result.rows["cnr_pbl"]["mssa"].items():
+        values = {name: metric.value for name, metric in metrics_of.items()}
         assert last[task] == pytest.approx(values, rel=1e-6)
         assert first[task] != pytest.approx(values, rel=1e-6)
 
@@ -504,10 +566,10 @@ def test_the_best_epoch_on_the_test_images_is_told_beside_the_result(measured):
     run, stdout = measured
     result = read(run)
     for task in ("zsl", "gzsl"):
-        best = result["best_on_test"][task]
-        assert best["F1@3"] == max(point[task]["F1@3"] for point in result["epochs"])
-        assert best == {"epoch": best["epoch"], **result["epochs"][best["epoch"]][task]}
-        assert f" {task.upper()}, epoch {best['epoch']}: mAP {best['mAP']:.1f}, F1@3 {best['F1@3']:.1f}, F1@5" in stdout
+        best = result.best_on_test[task]
+        assert best["F1@3"] == max(point[task]["F1@3"] for point in result.epochs)
+        assert best == {"epoch": best["epoch"], **result.epochs[int(best["epoch"])][task]}
+        assert f" {task.upper()}, epoch {best['epoch']:.0f}: mAP {best['mAP']:.1f}, F1@3 {best['F1@3']:.1f}, F1@5" in stdout
 
 
 @pytest.mark.parametrize(
@@ -521,7 +583,7 @@ def test_the_best_epoch_has_the_best_f1_at_the_smallest_k_in_each_task(top_k, zs
         {"epoch": 4, "zsl": {"mAP": 3, "F1@3": 9, "F1@5": 3}, "gzsl": {"mAP": 3, "F1@3": 3, "F1@5": 3}},
         {"epoch": 7, "zsl": {"mAP": 9, "F1@3": 4, "F1@5": 4}, "gzsl": {"mAP": 4, "F1@3": 4, "F1@5": 9}},
     ]
-    best = evaluate.best_on_test(points, top_k)
+    best = measure.best_on_test(points, top_k)
     assert {task: entry["epoch"] for task, entry in best.items()} == {"zsl": zsl, "gzsl": gzsl}
     assert best["zsl"] == next({"epoch": p["epoch"], **p["zsl"]} for p in points if p["epoch"] == zsl)
 
@@ -529,8 +591,8 @@ def test_the_best_epoch_has_the_best_f1_at_the_smallest_k_in_each_task(top_k, zs
 def test_without_epochs_there_is_no_curve_and_no_best_epoch(run, measured):
     stdout, _ = rcnn("evaluate", run, "evaluate.epochs=false")
     result, full = read(run), read(measured[0])
-    assert result["epochs"] == []
-    assert result["best_on_test"] == {}
+    assert result.epochs == []
+    assert result.best_on_test == {}
     assert "best epoch" in measured[1]
     assert "best epoch" not in stdout
     assert values(result) == pytest.approx(values(full), rel=1e-6)
@@ -542,45 +604,121 @@ def test_missing_and_unreadable_pictures_can_be_left_out_as_if_they_had_never_be
     cut.write_bytes(cut.read_bytes()[:200])
     stdout, _ = rcnn("evaluate", run, *pictures.write(), "dataset.allow_missing=true")
     result = read(run)
-    counted = {name: result["images"][name] for name in ("used", "missing", "unreadable", "left_out_without_labels")}
+    counted = result.images.model_dump(exclude={"tasks"})
     assert counted == {"used": PICTURES - 2, "missing": 1, "unreadable": 1, "left_out_without_labels": 0}
-    assert result["images"]["tasks"]["gzsl"]["images"] == PICTURES - 2
-    assert "LEFT OUT: 1 missing and 1 unreadable images." in stdout
+    assert result.images.tasks["gzsl"].images == PICTURES - 2
+    assert "1 missing and 1 unreadable images were left out." in stdout
     never = shutil.copytree(learned, tmp_path / "never")
     others = [image for image in pictures.images if image["file_name"] not in (missing.name, cut.name)]
     ids = {image["id"] for image in others}
     where = pictures.write(images=others, annotations=[a for a in pictures.annotations if a["image_id"] in ids])
     stdout, _ = rcnn("evaluate", never, *where)
-    assert "LEFT OUT" not in stdout
+    assert "left out" not in stdout
     assert values(result) == pytest.approx(values(read(never)), rel=1e-6)
-    assert result["images"]["tasks"] == read(never)["images"]["tasks"]
+    assert result.images.tasks == read(never).images.tasks
 
 
 def test_pictures_that_show_none_of_the_classes_are_left_out_or_kept_on_demand(run, pictures):
     where = [*pictures.write(annotations=[a for a in pictures.annotations if a["image_id"] > 4]), *QUICK]
     stdout, _ = rcnn("evaluate", run, *where)
     without = read(run)
-    assert (without["images"]["used"], without["images"]["left_out_without_labels"]) == (PICTURES - 4, 4)
-    assert "dataset.keep_unlabelled" not in stdout
+    assert (without.images.used, without.images.left_out_without_labels) == (PICTURES - 4, 4)
+    assert "were kept" not in stdout
     stdout, _ = rcnn("evaluate", run, *where, "dataset.keep_unlabelled=true")
     kept = read(run)
-    assert (kept["images"]["used"], kept["images"]["left_out_without_labels"]) == (PICTURES, 0)
-    assert {task["images"] for task in kept["images"]["tasks"].values()} == {PICTURES}
-    assert "Images that show none of the classes are used too (dataset.keep_unlabelled)." in stdout
+    assert (kept.images.used, kept.images.left_out_without_labels) == (PICTURES, 0)
+    assert {task.images for task in kept.images.tasks.values()} == {PICTURES}
+    assert "images without a positive label were kept" in stdout
     ratio = values(kept)["baseline", "plain", "gzsl", "P@3"] / values(without)["baseline", "plain", "gzsl", "P@3"]
     assert ratio == pytest.approx((PICTURES - 4) / PICTURES)  # as many hits in more images
 
 
-def test_another_number_of_images_than_expected_is_a_warning(run, measured):
-    zsl, gzsl = (task["images"] for task in read(measured[0])["images"]["tasks"].values())
+def test_another_number_of_images_than_expected_makes_a_result_incomparable(run, measured):
+    zsl, gzsl = (task.images for task in read(measured[0]).images.tasks.values())
     said = f"GZSL: {gzsl} images have a positive label, 1,234 were expected"
-    stdout, _ = rcnn("evaluate", run, f"dataset.expected_images=[{zsl},1234]", *QUICK)
-    assert f"WARNING: {said}" in stdout
-    assert stdout.count("WARNING") == 1
-    (warning,) = read(run)["warnings"]
-    assert warning.startswith(said)
-    assert read(measured[0])["warnings"] == []
-    assert "WARNING" not in measured[1]
+    stdout, _ = rcnn("evaluate", run, f"dataset.expected_images={{zsl: {zsl}, gzsl: 1234}}", *QUICK)
+    assert f"NOT COMPARABLE with the paper: {said}." in stdout
+    assert said in read(run).doubts
+    assert said not in read(measured[0]).doubts
+    assert not read(run).comparable
+
+
+def test_a_result_on_the_papers_classes_and_test_set_is_comparable(monkeypatch, run, measured):
+    result = read(measured[0])
+    assert "the class list is not the paper's" in result.doubts
+    assert any("the paper's own rows imply 1.208" in doubt for doubt in result.doubts)
+    per_image = {task: found.positives_per_image for task, found in result.images.tasks.items()}
+    paper = dataclasses.replace(
+        datasets.DATASETS["coco"], class_names_sha256=result.class_fingerprint, positives_per_image=per_image
+    )
+    monkeypatch.setitem(datasets.DATASETS, "coco", paper)
+    rcnn("evaluate", run, *QUICK)
+    assert (read(run).comparable, read(run).doubts) == (True, [])
+
+
+def test_classes_that_cannot_be_told_apart_are_named_with_the_images_that_a_tie_decides(run, folder):
+    rows, metadata = checkpoint.read_run(run)
+    names = metadata["class_names"]
+    z = rows["baseline"].clone()
+    z[1:] = z[1]  # all but the first class coincide
+    save_file({"z": z}, folder / "same.safetensors", {"class_names": json.dumps(names)})
+    stdout, _ = rcnn("evaluate", run, *QUICK, f"rows.same={folder}/same.safetensors")
+    result = read(run)
+    assert result.coinciding["same"] == [names[1:]]
+    assert "baseline" not in result.coinciding
+    assert result.decided_by_ties["same"]["plain"]["gzsl"]["3"] == PICTURES
+    assert f"same: 83 of 84 classes share their class embedding: {names[1]}, {names[2]}" in stdout
+    assert f"Ties decide the hits among the top 3 in up to {PICTURES} of {PICTURES} images (same, GZSL)" in stdout
+
+
+def test_class_embeddings_from_elsewhere_are_measured_like_any_row(run, measured, folder):
+    rows, metadata = checkpoint.read_run(run)
+    names = json.dumps(metadata["class_names"])
+    save_file({"z": rows["mean"]}, folder / "mine.safetensors", {"class_names": names})
+    cupl = {name: [f"a photo of a {name}."] for name in metadata["class_names"]}
+    (folder / "cupl.json").write_text(json.dumps(cupl))
+    pairs = [f"rows.mine={folder}/mine.safetensors", f"rows.cupl={folder}/cupl.json", f"rows.other={learned_file(run)}"]
+    stdout, _ = rcnn("evaluate", run, *pairs)
+    found = values(read(run))
+    for mine, known in (("mine", "mean"), ("cupl", "baseline"), ("other", "cnr_pbl")):
+        for (row, *rest), value in found.items():
+            if row == known:
+                assert found[mine, *rest] == pytest.approx(value, rel=1e-5)
+    assert {key: value for key, value in found.items() if key[0] in metadata["config"]} == {}
+    assert " mine + MSSA" in stdout
+    assert values(read(measured[0])).items() <= {k: pytest.approx(v, rel=1e-9) for k, v in found.items()}.items()
+
+
+def learned_file(run):
+    return run / checkpoint.EMBEDDINGS
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("rows.mine=nowhere.json", "rows: there is no file"),
+        ("rows.mean=pyproject.toml", "rows.mean: the run has a row of this name"),
+        ("train.centring=0.9", "train.centring: this was settled when the run was learned"),
+        ("output=elsewhere", "output: this was settled when the run was learned"),
+        ("evaluate.grid=[]", "unknown configuration key evaluate.grid; the nearest is evaluate.grids"),
+    ],
+)
+def test_evaluate_explains_what_it_cannot_take(run, pair, said):
+    _, stderr = rcnn("evaluate", run, pair, code=2)
+    assert f"error: {said}" in stderr
+
+
+def test_evaluate_takes_every_pair_that_agrees_with_what_the_run_was_learned_with(run):
+    rcnn("evaluate", run, *QUICK, "train.epochs=2", f"output={run}", "train.ablation=false")
+
+
+def test_average_precision_of_every_class_is_stored(measured):
+    result = read(measured[0])
+    for row, scorers in result.class_ap.items():
+        for scorer, tasks in scorers.items():
+            for task, ap in tasks.items():
+                assert len(ap) == (84 if task == "gzsl" else 84 - result.seen)
+                assert sum(ap) / len(ap) == pytest.approx(result.rows[row][scorer][task]["mAP"].value, abs=1e-3)
 
 
 def test_bfloat16_scores_are_near_and_never_mixed_with_those_of_float32(monkeypatch, run, tables):
@@ -590,8 +728,8 @@ def test_bfloat16_scores_are_near_and_never_mixed_with_those_of_float32(monkeypa
     assert len(tables) == 2  # folders of scores: one precision does not go on in the scores of another
     exact, near = (np.stack(list(by_plane.values())) for by_plane in tables.values())
     assert 0 < np.abs(near - exact).max() < 2e-2
-    assert read(run)["config"]["evaluate"]["precision"] == "bf16"
-    monkeypatch.setattr(scoring, "fill", None)
+    assert read(run).config["evaluate"]["precision"] == "bf16"
+    monkeypatch.setattr(one_pass, "fill", None)
     assert AGAIN in rcnn("evaluate", run, *QUICK, "evaluate.precision=bf16")[0]
 
 
@@ -599,13 +737,14 @@ def test_a_result_is_of_the_labels_in_the_annotation_file(measured, run, tables)
     rcnn("evaluate", run, *QUICK)
     (scores,) = tables.values()
     labels = torch.from_numpy(labels_of(run, checkpoint.read_run(run)[1]["class_names"]))
-    ap = metrics.average_precision(torch.from_numpy(scores[Plane("mean", "plain")]), labels)
+    parts = [torch.from_numpy(scores[Plane("mean", "plain", part)]) for part in ("global_part", "local_part")]
+    ap = metrics.average_precision(sum(parts) / 2, labels)
     assert (labels == 1).any(1).all()
-    assert read(measured[0])["rows"]["mean"]["plain"]["gzsl"]["mAP"]["value"] == pytest.approx(100 * ap.mean().item())
+    assert read(measured[0]).rows["mean"]["plain"]["gzsl"]["mAP"].value == pytest.approx(100 * ap.mean().item())
 
 
 def labels_of(run, names):
-    content = json.loads((Path(read(run)["config"]["dataset"]["annotations"])).read_text())
+    content = json.loads(Path(read(run).config["dataset"]["annotations"]).read_text())
     name = {category["id"]: category["name"] for category in content["categories"]}
     labels = np.full((len(content["images"]), len(names)), -1, np.int8)
     for annotation in content["annotations"]:

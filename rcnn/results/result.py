@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from rcnn.config import Config
 from rcnn.files import replace_file
 
 VERSION = 2  # of the file; raise it when a field changes its meaning
@@ -69,10 +70,16 @@ class Result(_Part):
     weights_sha256: str
     seed: int
     versions: dict[str, str]
-    git_commit: str | None
+    git_commit: str | None = None  # not in the file where there is none
     sources: dict[str, str]  # file of this package -> SHA-256
     config: dict[str, Any]
     seconds: dict[str, float]
+
+    @field_validator("config")
+    @classmethod
+    def _known_options(cls, config):
+        Config.model_validate(config)
+        return config
 
     def save(self, path: str | Path) -> None:
         """Write the file."""
@@ -101,6 +108,11 @@ class Result(_Part):
         return result
 
     @property
+    def settings(self) -> Config:
+        """The configuration."""
+        return Config.model_validate(self.config)
+
+    @property
     def dataset(self) -> str:
         """Key of the data set."""
-        return self.config["dataset"]["kind"]
+        return self.settings.dataset.kind

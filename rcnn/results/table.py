@@ -48,15 +48,15 @@ def ties(result: Result) -> list[str]:
         few = "; ".join(", ".join(names) for names in groups[:3]) + ("; …" if len(groups) > 3 else "")
         classes = sum(map(len, groups))
         out.append(f"{label(row)}: {classes} of {len(result.class_names)} classes share their class embedding: {few}.")
-    worst = [
+    found = [
         (images, task, k, row, scorer)
         for row, scorers in result.decided_by_ties.items()
         for scorer, tasks in scorers.items()
         for task, by_k in tasks.items()
         for k, images in by_k.items()
     ]
-    if worst and max(worst)[0]:
-        images, task, k, row, scorer = max(worst)
+    images, task, k, row, scorer = max(found, key=lambda entry: entry[0], default=(0, *[None] * 4))
+    if images:
         of = result.images.tasks[task].images
         out.append(
             f"Ties decide the hits among the top {k} in up to {images} of {of} images ({label(row, scorer)}, {task.upper()}): "

@@ -85,9 +85,9 @@ def group(results: Iterable[tuple[str, Result]]) -> dict[str, list[Result]]:
 
 def shaping(result: Result) -> dict:
     """All that must be equal for results to be averaged: not the seed, nor what moves last digits or intervals alone."""
-    settings = config.override(result.config, [])
-    found = config.shaping(settings, "learning", "rows", "scores", "metrics")
+    found = config.shaping(result.settings, "learning", "rows", "scores", "metrics")
     del found["seed"]
+    found["rows"] = sorted(result.rows)
     return found | {key: getattr(result, key) for key in ("class_fingerprint", "corpus_fingerprint", "weights_sha256")}
 
 

@@ -1,0 +1,233 @@
+"""The result file: what it keeps, what it refuses, and when it may stand beside the paper's numbers."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from made_up import ROOT, classes, made_up
+
+from rcnn import config, evaluation, rows
+from rcnn.datasets import DATASETS
+from rcnn.datasets.images import ImageSet
+from rcnn.results import table
+from rcnn.results.result import VERSION, Metric, Number, Result
+from rcnn.text.classes import ClassList
+
+IMAGES = 1000
+FULL = {
+    "class_ap": {"mine": {"plain": {"zsl": [0.0, 33.3333, 100.0]}}},
+    "decided_by_ties": {"mine": {"plain": {"zsl": {"3": 4}}}},
+    "coinciding": {"mine": [["cat", "dog"]]},
+    "diagnostics": {"mine": {"plain": {"zsl": {"global": 1.5, "local": 2.5}}}},
+    "epochs": [{"epoch": 1, "zsl": {"mAP": 4.5}}],
+    "best_on_test": {"zsl": {"epoch": 1, "mAP": 4.5}},
+    "comparable": False,
+    "doubts": ["the class list is not the paper's"],
+    "git_commit": "f" * 40,
+    "sources": {"score/mssa.py": "0" * 64},
+    "seconds": {"total": 1.25},
+}
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A result file, and its content."""
+    path = tmp_path / "result.json"
+    made_up().save(path)
+    return path, json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("fields", [{}, FULL], ids=["bare", "full"])
+def test_a_result_is_the_same_after_it_was_saved_and_loaded(tmp_path, fields):
+    result = made_up("coco", "clip.pretrained=null", **fields)
+    result.rows["mine"] = {"plain": {"zsl": {"mAP": Metric(value=1.5, versus_plain=Number(value=0.5, interval=(0.1, 0.9)))}}}
+    result.save(tmp_path / "run" / "result.json")
+    assert Result.load(tmp_path / "run" / "result.json") == Result.load(tmp_path / "run") == result
+
+
+def test_the_average_precision_of_every_class_is_kept(tmp_path):
+    result = made_up(class_ap={"mine": {"mssa": {"gzsl": [round(100 * i / 7, 4) for i in range(65)]}}})
+    result.save(tmp_path / "result.json")
+    assert Result.load(tmp_path).class_ap == result.class_ap
+
+
+def test_a_file_that_is_not_there_is_named_and_so_is_the_command_that_makes_it(tmp_path):
+    for given, named in ((tmp_path / "no.json", "no.json"), (tmp_path, "result.json")):
+        with pytest.raises(
+            FileNotFoundError, match=rf"^there is no result file \S+{named}; python -m rcnn.evaluate makes one$"
+        ):
+            Result.load(given)
+
+
+def refused(path):
+    with pytest.raises(ValueError, match="measure again") as error:
+        Result.load(path)
+    (line,) = str(error.value).splitlines()
+    assert line.startswith(f"{path} is ")
+    return line
+
+
+@pytest.mark.parametrize("content", [b"", b"5", b"null", b"[1, 2]", b"{}", b"method: cnr", b"\xff\xfe\x00", b'{"version": 2}'])
+def test_a_file_that_is_no_result_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "result.json"
+    path.write_bytes(content)
+    refused(path)
+
+
+def test_a_cut_file_is_refused_in_one_line_wherever_it_was_cut(written):
+    path, _ = written
+    content = path.read_bytes()
+    for size in (1, len(content) // 2, len(content) - 3):
+        path.write_bytes(content[:size])
+        refused(path)
+
+
+def test_a_file_of_another_version_is_refused_in_one_line(written):
+    path, content = written
+    for version in (1, VERSION + 1):
+        path.write_text(json.dumps(content | {"version": version}), encoding="utf-8")
+        assert f"version {version}, this code reads {VERSION}" in refused(path)
+    path.write_text(json.dumps(content | {"version": VERSION + 1, "novel": 3}), encoding="utf-8")
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rows", 5),
+        ("rows", {"baseline": {"plain": {"zsl": {"mAP": "high"}}}}),
+        ("class_ap", {"baseline": {"plain": [1.0]}}),
+        ("class_ap", {"baseline": {"plain": {"zsl": ["high"]}}}),
+        ("comparable", "perhaps"),
+        ("images", {"used": 3}),
+        ("seed", 0.5),
+        ("config", []),
+        ("config", {"dataset": 3}),
+        ("config", {"dataset": {"kind": ["coco"]}}),
+        ("config", {"train": {"novel": 3}}),
+    ],
+)
+def test_a_file_with_wrong_types_or_unknown_options_inside_is_refused_in_one_line(written, key, value):
+    path, content = written
+    path.write_text(json.dumps(content | {key: value}), encoding="utf-8")
+    refused(path)
+
+
+def test_a_file_that_lacks_or_adds_a_field_is_refused_in_one_line(written):
+    path, content = written
+    for name in content.keys() - {"version"}:
+        path.write_text(json.dumps({key: value for key, value in content.items() if key != name}), encoding="utf-8")
+        refused(path)
+    path.write_text(json.dumps(content | {"novel": 3}), encoding="utf-8")
+    refused(path)
+
+
+@pytest.mark.parametrize("kind", ["coco", "nuswide"])
+def test_the_data_set_of_a_result_is_that_of_its_configuration(kind):
+    assert made_up(kind).dataset == kind
+
+
+def test_the_terminal_shows_rows_from_elsewhere_under_their_key_and_every_doubt():
+    result = made_up(doubts=["first", "second"])
+    result.rows["mine"] = result.rows["templates"]
+    lines = table.render(result).splitlines()
+    assert [line.split("  ")[0] for line in lines if line.startswith(" mine")] == [" mine", " mine + MSSA"]
+    assert [line for line in lines if "NOT" in line] == [f"NOT COMPARABLE with the paper: {d}." for d in ("first", "second")]
+
+
+class Scores:
+    """A finished file of made-up scores; the images `broken` could not be read."""
+
+    def __init__(self, num_classes, broken=()):
+        self.table = torch.rand(IMAGES, num_classes, generator=torch.Generator().manual_seed(0)).numpy()
+        self.broken = dict.fromkeys(broken, "cut")
+
+    def total(self, row, scorer):
+        return self.table
+
+    def done(self):
+        return {0}, self.broken
+
+
+def measured(kind="coco", *overrides, of=None, broken=(), missing=0, **positives):
+    """The Result of made-up scores of the class name's row, on images with as many positives as the paper's, or `positives`."""
+    of, positives = of or classes(kind), (DATASETS[kind].positives_per_image or {"zsl": 1.2, "gzsl": 3.0}) | positives
+    labels = torch.full((IMAGES, len(of)), -1, dtype=torch.int8)
+    parts = (of.seen, positives["zsl"]), (0, positives["gzsl"] - positives["zsl"])
+    for first, per_image in parts:  # column by column, so that every image shows an unseen class
+        places = torch.arange(round(IMAGES * per_image))
+        labels[places % IMAGES, first + places // IMAGES] = 1
+    fixed = [f"evaluate.{key}" for key in ("bootstrap=0", "diagnostics=false", "grids=[]", f"batch_size={IMAGES}")]
+    options = [*fixed, "dataset.expected_images={}", *overrides]
+    settings = config.load(ROOT / "configs" / f"{kind}.yaml", options)
+    metadata = {"method": "baseline", "learning": {}, "identity": {"corpus": "c" * 64}, "weights_sha256": "d" * 64}
+    paths = [Path(f"{i}.jpg") for i in range(IMAGES)]
+    images = ImageSet(paths, labels, missing=("gone.jpg",) * missing)
+    embeddings = {rows.BASELINE: torch.eye(len(of))}
+    found = evaluation.summarise(settings, metadata, of, images, embeddings, {}, Scores(len(of), broken))
+    result = Result(**found, made_from="a" * 64, seconds={})
+    assert result.comparable == (not result.doubts)
+    return result
+
+
+@pytest.mark.parametrize("kind", ["coco", "nuswide"])
+def test_a_result_of_the_shipped_classes_and_the_paper_s_test_set_is_comparable(kind):
+    result = measured(kind)
+    assert result.comparable
+    assert {task: t.positives_per_image for task, t in result.images.tasks.items()} == DATASETS[kind].positives_per_image
+
+
+def test_what_is_measured_holds_the_average_precision_of_every_class_and_survives_the_file(tmp_path):
+    result = measured()
+    (by_task,) = result.class_ap["baseline"].values()
+    assert {task: len(values) for task, values in by_task.items()} == {"zsl": 17, "gzsl": 65}
+    for task, values in by_task.items():
+        mean = result.rows["baseline"]["plain"][task]["mAP"].value
+        assert sum(values) / len(values) == pytest.approx(mean, abs=1e-3)
+    result.save(tmp_path / "result.json")
+    assert Result.load(tmp_path) == result
+
+
+def test_a_result_of_classes_in_another_order_or_split_is_not_comparable():
+    shipped = classes("coco")
+    swapped = ClassList((shipped.names[1], shipped.names[0], *shipped.names[2:]), shipped.seen)
+    for other in (swapped, ClassList(shipped.names, shipped.seen + 1)):
+        assert measured(of=other).doubts == ["the class list is not the paper's"]
+
+
+@pytest.mark.parametrize("kind", ["coco", "nuswide"])
+@pytest.mark.parametrize("task", ["zsl", "gzsl"])
+@pytest.mark.parametrize(("factor", "said"), [(1.02, "2 %"), (0.98, "2 %"), (1.5, "50 %"), (1.009, None), (0.991, None)])
+def test_positives_per_image_off_by_more_than_one_percent_are_a_doubt(kind, task, factor, said):
+    implied = DATASETS[kind].positives_per_image[task]
+    doubts = measured(kind, **{task: factor * implied}).doubts
+    assert len(doubts) == (said is not None)
+    for doubt in doubts:
+        assert doubt.startswith(
+            f"{task.upper()}: {factor * implied:.3f} positives an image, the paper's own rows imply {implied}"
+        )
+        assert f"{said} off: not its test set" in doubt
+
+
+def test_another_number_of_images_than_expected_is_a_doubt():
+    assert measured("coco", f"dataset.expected_images={{zsl: {IMAGES + 1}, gzsl: {IMAGES}}}").doubts == [
+        "ZSL: 1,000 images have a positive label, 1,001 were expected"
+    ]
+
+
+@pytest.mark.parametrize(("missing", "broken"), [(3, (1, 998)), (3, ()), (0, (5,))])
+def test_images_that_were_left_out_are_a_doubt(missing, broken):
+    result = measured("coco", "dataset.allow_missing=true", missing=missing, broken=broken)
+    assert result.doubts == [f"{missing} missing and {len(broken)} unreadable images were left out"]
+    assert result.images.tasks["gzsl"].images == result.images.used == IMAGES - len(broken)
+
+
+def test_images_without_a_positive_label_are_a_doubt_if_they_are_kept():
+    assert measured("coco", "dataset.keep_unlabelled=true").doubts == ["images without a positive label were kept"]
+
+
+def test_a_data_set_that_the_paper_does_not_measure_is_not_comparable():
+    assert measured("mini", of=ClassList.read(ROOT / "data/mini/seen.txt", ROOT / "data/mini/unseen.txt")).doubts == [
+        "the paper does not measure this data set"
+    ]
