@@ -16,13 +16,7 @@ class _Quiet(argparse.Action):
 
 
 def parser(name: str, description: str, keys: type | None = config.Config) -> argparse.ArgumentParser:
-    """An argument parser of the command `name`, with the flags that all commands have.
-
-    Args:
-        name: of the command: `rcnn NAME`, or `python -m rcnn.NAME`.
-        description: what --help says first.
-        keys: class of the configuration whose keys --help lists, if any.
-    """
+    """An argument parser of the command `name`; --help lists the keys of the configuration class `keys`."""
     installed = Path(sys.argv[0]).stem == "rcnn"
     lines = config.describe(keys) if keys else []
     epilog = "\n".join(["configuration keys (key=value on the command line wins over the file):", *lines])

@@ -25,9 +25,13 @@ OTHERS = {
     **dict.fromkeys([".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"], CONVERT),
 }
 
+FORMATS = ("table", "csv", "json")
+# keys that only learning reads; the seed, which shapes other things too, may be given
+SETTLED = [known.key for known in config.options() if known.shapes in ("learning", "rows") and known.key != "seed"]
+
 
 def find_images(places: Iterable[str | Path]) -> tuple[list[Path], dict[Path, str], int]:
-    """Image files among `places`: files as they are, folders searched through.
+    """Image files among `places`, which are files and folders to search.
 
     Returns:
         (images, {file of a format that is not read: why}, number of hidden images that are left alone)
@@ -51,36 +55,23 @@ def find_images(places: Iterable[str | Path]) -> tuple[list[Path], dict[Path, st
     return [p for p in found if p not in unread], unread, hidden
 
 
-def write_table(results: list[tuple[Path, Tags]]) -> None:
-    width = max((len(str(path)) for path, _ in results), default=0)
-    for path, tags in results:
-        print(str(path).ljust(width), "  ".join(f"{name} {score:.3f}" for name, score in tags), sep="  ")
-
-
-def write_csv(results: list[tuple[Path, Tags]]) -> None:
-    writer = csv.writer(sys.stdout)
-    writer.writerow(["image", "rank", "class", "score"])
-    for path, tags in results:
-        writer.writerows([path, rank, name, f"{score:.6f}"] for rank, (name, score) in enumerate(tags, 1))
-
-
-def write_json(results: list[tuple[Path, Tags]]) -> None:
-    entries = [
-        {"image": str(path), "tags": [{"class": name, "score": round(score, 6)} for name, score in tags]}
-        for path, tags in results
-    ]
-    print(json.dumps(entries, indent=1, ensure_ascii=False))
-
-
-FORMATS = {"table": write_table, "csv": write_csv, "json": write_json}
-
-
-def must_be_read(pairs: Iterable[str]) -> None:
-    """ValueError for a key that only learning reads; the seed, which shapes other things too, may be given."""
-    settled = [known.key for known in config.options() if known.shapes in ("learning", "rows") and known.key != "seed"]
-    for key in (pair.partition("=")[0] for pair in pairs):
-        if any(known == key or known.startswith(f"{key}.") for known in settled):
-            raise ValueError(f"{key}: tagging does not read this; python -m rcnn.train does")
+def show(results: list[tuple[Path, Tags]], form: str) -> None:
+    """Print the tags of all images as one of FORMATS."""
+    if form == "json":
+        entries = [
+            {"image": str(path), "tags": [{"class": name, "score": round(score, 6)} for name, score in tags]}
+            for path, tags in results
+        ]
+        print(json.dumps(entries, indent=1, ensure_ascii=False))
+    elif form == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerow(["image", "rank", "class", "score"])
+        for path, tags in results:
+            writer.writerows([path, rank, name, f"{score:.6f}"] for rank, (name, score) in enumerate(tags, 1))
+    else:
+        width = max((len(str(path)) for path, _ in results), default=0)
+        for path, tags in results:
+            print(str(path).ljust(width), "  ".join(f"{name} {score:.3f}" for name, score in tags), sep="  ")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -95,7 +86,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     pairs = [text for text in args.images if "=" in text and not Path(text).exists()]
     places = [text for text in args.images if text not in pairs]
-    must_be_read(pairs)
+    for key in (pair.partition("=")[0] for pair in pairs):
+        if any(f"{settled}.".startswith(f"{key}.") for settled in SETTLED):
+            raise ValueError(f"{key}: tagging does not read this; python -m rcnn.train does")
     if args.no_mssa:
         pairs.append("evaluate.grids=[]")
     settings = config.override({}, pairs)
@@ -110,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
             results += [(paths[i], tagger.best(row, args.top)) for i, row in zip(indices, scores, strict=True)]
             skipped |= {paths[i]: problem for i, problem in broken.items()}
             bar.update(len(indices) + len(broken))
-    FORMATS[args.format](results)
+    show(results, args.format)
     for path, problem in sorted(skipped.items()):
         print(f"skipped {path}: {problem}", file=sys.stderr)
     if hidden:

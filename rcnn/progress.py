@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -21,7 +22,7 @@ def quiet(on: bool = True) -> None:
     _quiet = on
 
 
-class progress(Generic[Item]):  # noqa: N801, called as a function, like tqdm
+class progress(AbstractContextManager, Generic[Item]):  # noqa: N801, called as a function, like tqdm
     """The progress of a piece of work: iterate over it, or use it as a context manager and call `update`.
 
     The time left follows from the pace after the first update, so that neither the start nor a slow first batch counts; it
@@ -51,9 +52,6 @@ class progress(Generic[Item]):  # noqa: N801, called as a function, like tqdm
             for item in self.items:
                 yield item
                 self.update()
-
-    def __enter__(self) -> "progress[Item]":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

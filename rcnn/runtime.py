@@ -11,11 +11,7 @@ PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.fl
 
 
 def device(name: str) -> torch.device:
-    """The device of a name such as "cuda:1"; of "auto" the GPU if there is one, else the CPU.
-
-    Raises:
-        ValueError: no such device here.
-    """
+    """The device of a name such as "cuda:1", or of "auto"; ValueError if there is no such device here."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -31,7 +27,6 @@ def load_clip(settings: Config, metadata: dict[str, Any] | None = None, precisio
     """The CLIP that `settings` names.
 
     Args:
-        settings: its clip and device are read.
         metadata: of a run (`checkpoint.read_run`); the CLIP must then be the one that the run was learned with.
         precision: of the image tower: one of PRECISIONS, or "auto" for fp16 on CUDA and float32 elsewhere.
 

@@ -10,6 +10,7 @@ Scores rank the classes of one image; they are cosines, not probabilities.
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,27 +27,15 @@ Tags = list[tuple[str, float]]  # (class name, score), best first
 TOP = 5  # tags of an image where nothing else is asked for
 
 
+@dataclass(eq=False)
 class Tagger:
-    """Class embeddings and the image encoder they belong to.
+    """Class embeddings and the image encoder they belong to."""
 
-    Args:
-        model: Clip.
-        class_names: C names.
-        class_embeddings: (C, D) unit vectors.
-        grids: MSSA's snippets on a side; () for the plain score, which is faster.
-        temperature: τ_s of the softmax over patches.
-    """
-
-    def __init__(
-        self,
-        model: Clip,
-        class_names: Sequence[str],
-        class_embeddings: torch.Tensor,
-        grids: Sequence[int] = (),
-        temperature: float = mssa.TEMPERATURE,
-    ) -> None:
-        self.model, self.class_names, self.grids, self.temperature = model, list(class_names), tuple(grids), temperature
-        self.class_embeddings = class_embeddings.to(model.device)
+    model: Clip
+    class_names: list[str]  # C
+    class_embeddings: torch.Tensor  # (C, D) unit vectors
+    grids: Sequence[int] = ()  # MSSA's snippets on a side; () for the plain score, which is faster
+    temperature: float = mssa.TEMPERATURE  # τ_s of the softmax over patches
 
     @classmethod
     def from_names(
@@ -87,8 +76,8 @@ class Tagger:
         """A tagger for a class list: the class embeddings are the mean of CLIP's 80 templates.
 
         Args:
-            classes: ClassList.
-            settings: Config, of which clip, device and evaluate are read.
+            classes: only their names are read.
+            settings: clip, device and evaluate are read.
             centred: the closed form of the templates instead, which moves class embeddings away from each other.
             cache: folder that keeps the features of the templates, or None.
         """
@@ -99,7 +88,7 @@ class Tagger:
             z = closed_form.minimise(losses.class_sums(templates, len(templates)), weight).class_embeddings
         else:
             z = class_embeddings.mean(templates)
-        return cls(model, classes.names, z, settings.evaluate.grids, settings.evaluate.temperature)
+        return cls(model, list(classes.names), z, settings.evaluate.grids, settings.evaluate.temperature)
 
     @classmethod
     def load(cls, run: str | Path, *pairs: str, **overrides: object) -> "Tagger":
@@ -134,54 +123,43 @@ class Tagger:
         return tags[0] if isinstance(images, AnyImage) else tags
 
     def scores(self, images: AnyImage | Iterable[AnyImage]) -> torch.Tensor:
-        """The scores of all classes.
+        """The scores of all classes, in the order of `class_names`: (C,) float32 on the CPU, or of B images (B, C).
 
-        Args:
-            images: a path, PIL image or array (H, W, 3) of uint8; or B of them.
-
-        Returns:
-            (C,) float32 on the CPU, in the order of `class_names`; of several images (B, C).
-
-        Raises:
-            ValueError: an image cannot be read; says which.
+        `images` and errors as in `tag`.
         """
         scores = torch.cat([torch.zeros(0, len(self.class_names)), *self._read(images)])
         return scores[0] if isinstance(images, AnyImage) else scores
 
     def best(self, scores: torch.Tensor, top: int | None = None) -> Tags:
-        """The best classes of an image, by its (C,) scores; equal ones are ranked in the order of the class list.
+        """The best classes of an image by its (C,) scores; equal scores rank in the order of the class list.
 
         Args:
-            scores: (C,).
-            top: how many; None for 5, or all if there are fewer.
+            scores: (C,), one row of `scores`.
+            top: how many, from 1 to C; None for 5, or all if there are fewer.
         """
         count = len(self.class_names)
         if top is not None and not 1 <= top <= count:
             raise ValueError(f"top: expected 1 to {count} (the number of classes), got {top}")
         values, columns = scores.sort(descending=True, stable=True)
-        best = slice(top or TOP)
-        return [(self.class_names[c], value) for c, value in zip(columns[best].tolist(), values[best].tolist(), strict=True)]
+        best = zip(columns[: top or TOP].tolist(), values[: top or TOP].tolist(), strict=True)
+        return [(self.class_names[column], value) for column, value in best]
 
     def stream(
         self, images: Sequence[AnyImage], batch_size: int = 8, workers: int = 0
     ) -> Iterator[tuple[list[int], torch.Tensor, dict[int, str]]]:
         """Score images batch by batch, in order, whether or not all can be read.
 
-        Args:
-            images: paths, PIL images or arrays.
-            batch_size: images at a time.
-            workers: decoding processes.
-
         Yields:
             (indices, scores, broken): of the b images of a batch that can be read the indices and the (b, C) scores on the
             CPU; and {index: why} of those that cannot.
         """
+        z = self.class_embeddings.to(self.model.device)
         for batch in batches(images, self.model.image.image_size, self.grids, batch_size, workers, upright=True):
             total = torch.zeros(0, len(self.class_names))
             if batch.indices:
                 with torch.inference_mode():
                     features = self.model.encode_views(batch.pixels)
-                    total = mssa.score(features, self.class_embeddings, self.grids, self.temperature).total
+                    total = mssa.score(features, z, self.grids, self.temperature).total
             yield batch.indices, total.cpu(), batch.broken
 
     def _read(self, images: AnyImage | Iterable[AnyImage]) -> Iterator[torch.Tensor]:

@@ -93,7 +93,10 @@ def load(
         image, text = build(state, activation, *heads)
     except KeyError as missing:
         raise ValueError(f"{path}: these weights are not a CLIP ViT, or a part of one: there is no tensor {missing}") from None
-    if sizes and sizes != (found := _sizes(image, text)):
+    layers = [len(tower.transformer["resblocks"]) for tower in (image, text)]
+    found = (image.image_size, len(image.proj), layers[0], image.conv1.kernel_size[0])
+    found += (len(text.text_projection), layers[1], image.proj.shape[1])
+    if sizes not in (None, found):
         raise ValueError(
             f"the weights are not a {model}: expected image size, vision width, layers, patch, text width, layers, "
             f"embedding size {sizes}, got {found}; set clip.model to the right name, or to null to trust the file"
@@ -165,7 +168,7 @@ def _shape(state: dict[str, torch.Tensor], projection: str, heads: int) -> dict[
 
 
 def _named_model(model: str) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """What open_clip says of a model: what a file's metadata may say too, and `_sizes`."""
+    """What open_clip says of a model: what a file's metadata may say too, and the sizes of its towers."""
     config = open_clip.get_model_config(model) if ":" not in model else None  # hub addresses are files, not models
     if config is None:
         raise ValueError(f"clip.model: open_clip knows no model {model!r}; see open_clip.list_models()")
@@ -180,13 +183,6 @@ def _named_model(model: str) -> tuple[dict[str, Any], tuple[int, ...]]:
     }
     image_sizes = [vision[key] for key in ("image_size", "width", "layers", "patch_size")]
     return named, (*image_sizes, text["width"], text["layers"], config["embed_dim"])
-
-
-def _sizes(image: ImageEncoder, text: TextEncoder) -> tuple[int, ...]:
-    """Image size, vision width, layers, patch; text width, layers; embedding size."""
-    layers = [len(tower.transformer["resblocks"]) for tower in (image, text)]
-    width, embed_dim = text.text_projection.shape
-    return image.image_size, len(image.proj), layers[0], image.conv1.kernel_size[0], width, layers[1], embed_dim
 
 
 def _tensors_sha256(*towers: torch.nn.Module) -> str:

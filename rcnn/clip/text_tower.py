@@ -42,15 +42,12 @@ class TextEncoder(nn.Module):
         self.text_projection = nn.Parameter(torch.empty(width, embed_dim))
 
     def forward(self, embeddings: torch.Tensor, end: torch.Tensor, prefix: list[KeyValue] | None = None) -> torch.Tensor:
-        """Encode rows of token embeddings.
+        """Encode rows of token embeddings to (B, D) text features, not normalised.
 
         Args:
-            embeddings: (B, T, width), positions not yet added; rows follow `prefix` if there is one.
+            embeddings: (B, T, width), positions not yet added.
             end: (B,) index of the end-of-text token within `embeddings`.
-            prefix: what `self.prefix` returned for the P tokens before, or None.
-
-        Returns:
-            (B, D) text features, not normalised.
+            prefix: what `self.prefix` returned for the P tokens before them, or None.
         """
         batch, length, _ = embeddings.shape
         start = prefix[0][0].shape[2] if prefix else 0
@@ -84,9 +81,9 @@ class TextEncoder(nn.Module):
         self,
         tokens: torch.Tensor,
         budget: int | None = None,
-        progress: Callable[[list[torch.Tensor]], Iterable[torch.Tensor]] = lambda rows: rows,
+        progress: Callable[[list[list[int]]], Iterable[list[int]]] = lambda groups: groups,
     ) -> torch.Tensor:
-        """Normalised features of token rows.
+        """Features of token rows: (M, D) float32 unit vectors on the CPU.
 
         Rows are sorted by length and grouped so that a group holds about `budget` tokens: hardly any padding is computed.
 
@@ -94,24 +91,18 @@ class TextEncoder(nn.Module):
             tokens: (M, context) integer rows, zero after the end-of-text token, which is each row's largest token.
             budget: tokens a group; by default as many as keep a CPU's cache, or a GPU's cores, filled.
             progress: wrapper of the list of groups that yields its items, such as a progress bar.
-
-        Returns:
-            (M, D) float32 unit vectors.
         """
         device = self.positional_embedding.device
         budget = budget or (1024 if device.type == "cpu" else 16384)
         end = tokens.argmax(dim=1)  # the end-of-text token has the largest number
-        order = end.argsort(stable=True)
-        groups, first = [], 0
-        lengths = (end[order] + 1).tolist()
-        while first < len(order):
-            last = first + 1
-            while last < len(order) and lengths[last] * (last + 1 - first) <= budget:
-                last += 1
-            groups.append(order[first:last])
-            first = last
+        lengths, groups = (end + 1).tolist(), []
+        for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+            if groups and lengths[row] * (len(groups[-1]) + 1) <= budget:
+                groups[-1].append(row)
+            else:
+                groups.append([row])
         out = torch.empty(len(tokens), self.text_projection.shape[1])
         for rows in progress(groups):
-            cut = tokens[rows, : int(end[rows].max()) + 1].to(device)
+            cut = tokens[rows, : lengths[rows[-1]]].to(device)  # the last row is the longest
             out[rows] = F.normalize(self(self.token_embedding(cut), end[rows].to(device)), dim=-1).float().cpu()
         return out

@@ -35,15 +35,12 @@ class Attention(nn.Module):
     def mix(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """out_proj(softmax(query·keyᵀ/√d)·value), with d = width / heads.
+        """out_proj(softmax(query·keyᵀ/√d)·value), with d = width / heads: (B, T, width).
 
         Args:
             query: (B, heads, T, d).
             key, value: (B, heads, S, d).
             mask: bool, broadcast to (B, heads, T, S); False where a query must not see a key.
-
-        Returns:
-            (B, T, width)
         """
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out_proj(x.transpose(1, 2).flatten(2))  # (B, heads, T, d) -> (B, T, heads·d)
@@ -79,14 +76,6 @@ class Block(nn.Module):
 
 
 def blocks(width: int, heads: int, layers: int, mlp_width: int, activation: str) -> nn.ModuleDict:
-    """A stack of blocks under the name `resblocks`, as the checkpoints have it.
-
-    Args:
-        width: of the residual stream.
-        heads: of attention, in every block.
-        layers: how many blocks.
-        mlp_width: of the hidden layer.
-        activation: key of ACTIVATIONS.
-    """
+    """A stack of `layers` blocks under the name `resblocks`, as the checkpoints have it; activation: key of ACTIVATIONS."""
     stack = nn.ModuleList(Block(width, heads, mlp_width, activation) for _ in range(layers))
     return nn.ModuleDict({"resblocks": stack})
