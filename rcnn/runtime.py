@@ -19,7 +19,9 @@ def device(name: str) -> torch.device:
     except RuntimeError:
         raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}") from None
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: there is no {name}; torch finds {torch.cuda.device_count()} CUDA GPUs; use device=cpu")
+        raise ValueError(
+            f"device: there is no {name}; torch finds {torch.cuda.device_count() or 'no'} CUDA GPUs; use device=cpu"
+        )
     return chosen
 
 

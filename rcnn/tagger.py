@@ -27,7 +27,7 @@ Tags = list[tuple[str, float]]  # (class name, score), best first
 TOP = 5  # tags of an image where nothing else is asked for
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Tagger:
     """Class embeddings and the image encoder they belong to."""
 
