@@ -40,7 +40,8 @@ from rcnn.config import EvaluateConfig
 from rcnn.datasets.drawing import World, draw
 from rcnn.datasets.mini import DRAWINGS
 from rcnn.score import mssa
-from rcnn.score.one_pass import ScoreFile, fill
+from rcnn.score.one_pass import fill
+from rcnn.score.score_file import ScoreFile
 from rcnn.score.views import batches
 
 MODEL = "ViT-B-16-quickgelu"
