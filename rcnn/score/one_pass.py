@@ -73,7 +73,7 @@ def fill(
     todo = [b for b in range(-(-len(paths) // size))[rank::world] if b not in finished]
     numbers = [list(range(b * size, min((b + 1) * size, len(paths)))) for b in todo]
     process = f"{rank}-of-{world}-{uuid.uuid4().hex[:8]}"  # another run, another file: nothing noted is ever lost
-    columns = {name: _distinct(s.class_embeddings, model.device) for name, s in sets.items()}
+    distinct = {name: _distinct(s.class_embeddings, model.device) for name, s in sets.items()}
     done, broken, clock, saved = [], {}, Clock(), time.monotonic()
     loader = batches([paths[i] for n in numbers for i in n], model.image.image_size, settings.grids, size, settings.workers)
     source = iter(loader)
@@ -88,12 +88,7 @@ def fill(
                 read = [images[i % size] for i in batch.indices]
                 with _adding_to(clock, "scoring"):
                     for name, scored in sets.items():
-                        z, classes = columns[name]
-                        for scorer, score in scored.scorers.items():
-                            scores = score(features, z)
-                            for part in scored.parts:
-                                values = getattr(scores, part)[:, classes].cpu().numpy()
-                                file[Plane(name, scorer, part)][read] = _finite(values)
+                        _score(file, name, scored, *distinct[name], features, read)
             done.append(b)
             clock.images += len(images)
             bar.update(len(images))
@@ -105,21 +100,25 @@ def fill(
 
 
 def _distinct(class_embeddings, device):
-    """(distinct class embeddings, number of each class among them), on the device.
+    """(distinct class embeddings, the number among them of every class), on the device.
 
     Classes whose embeddings coincide are scored once, so that they tie exactly and not up to the rounding of a product.
     """
-    first = torch.tensor(coinciding(class_embeddings))
-    kept, place = first.unique(return_inverse=True)
-    # without coinciding classes the index copies nothing
-    classes = slice(None) if len(kept) == len(first) else place.to(device)
-    return class_embeddings[kept].to(device), classes
+    kept, numbers = torch.tensor(coinciding(class_embeddings)).unique(return_inverse=True)
+    if len(kept) == len(class_embeddings):
+        numbers = slice(None)  # copies nothing
+    return class_embeddings[kept].to(device), numbers
 
 
-def _finite(values):
-    if not np.isfinite(values).all():
-        raise ValueError("the scores are not finite numbers; use evaluate.precision=float32")
-    return values
+def _score(file, name, scored, class_embeddings, numbers, features, images):
+    """Score some images, given by their numbers, by all scorers of a set."""
+    for scorer, score in scored.scorers.items():
+        scores = score(features, class_embeddings)
+        for part in scored.parts:
+            values = getattr(scores, part)[:, numbers].cpu().numpy()
+            if not np.isfinite(values).all():
+                raise ValueError("the scores are not finite numbers; use evaluate.precision=float32")
+            file[Plane(name, scorer, part)][images] = values
 
 
 @contextlib.contextmanager
