@@ -127,7 +127,6 @@ class DatasetConfig(Section):
     expected_images: tuple[int, ...] = option(
         (), "images with a positive label there should be: ZSL, GZSL; a warning if not", "metrics"
     )
-    num_images: int = option(1000, "mini: pictures to draw", "metrics", ge=1)
 
     @field_validator("kind")
     @classmethod

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import draw_mini
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,6 @@ from torch.nn import functional as F
 
 from rcnn import checkpoint, evaluate
 from rcnn.clip.image_tower import ImageFeatures
-from rcnn.datasets import mini
 from rcnn.results import metrics
 from rcnn.score import mssa, views
 from rcnn.score import one_pass as scoring
@@ -98,7 +98,7 @@ def table_of(stdout):
 def folder(tmp_path_factory):
     """With a small mini benchmark in it."""
     folder = tmp_path_factory.mktemp("evaluate")
-    mini.prepare(folder / "images", folder / "instances.json", PICTURES)
+    draw_mini.draw_benchmark(folder, PICTURES)
     return folder
 
 
