@@ -48,7 +48,7 @@ def is_drawn(folder: Path, description: str) -> bool:
     return found == description and all((folder / "images" / name).is_file() for name in names)
 
 
-def draw_benchmark(folder: Path, num_images: int = 1000) -> None:
+def draw_benchmark(folder: Path, num_images: int) -> None:
     """Draw the benchmark unless it is there.
 
     Args:

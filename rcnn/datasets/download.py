@@ -75,13 +75,12 @@ def _append(archive: Archive, part: Path, have: int, bar: progress) -> None:
     """Append to `part` what follows its first `have` bytes."""
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=60) as response:
-        fresh = have and response.status != 206  # the server cannot resume: from the start
+        start = have if response.status == 206 else 0  # a server that cannot resume sends the whole file
         length = int(response.headers.get("Content-Length") or 0)
-        if length and length != archive.size - (0 if fresh else have):  # such as the page of a login, with status 200
+        if length and length != archive.size - start:  # such as the page of a login, with status 200
             raise ConnectionError(f"the server offers {length:,} bytes, {archive.size:,} were expected")
-        if fresh:
-            bar.update(-have)
-        with open(part, "wb" if fresh else "ab") as file:
+        bar.update(start - have)
+        with open(part, "ab" if start else "wb") as file:
             while chunk := response.read1(CHUNK):  # read() would lose what it has when the connection breaks
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -125,8 +124,8 @@ def unpack(path: str | Path, wanted: str, folder: str | Path) -> None:
             members = [m for m in archive.infolist() if m.filename.startswith(wanted) and not m.is_dir()]
             if not members:
                 raise ValueError(f"{path} has no {wanted}")
-            there = {m for m in members if (file := folder / m.filename).is_file() and file.stat().st_size == m.file_size}
-            missing = [m for m in members if m not in there]
+            there = {file: file.stat().st_size for m in members if (file := folder / m.filename).is_file()}
+            missing = [m for m in members if there.get(folder / m.filename) != m.file_size]
             folder.mkdir(parents=True, exist_ok=True)
             room(folder, sum(m.file_size for m in missing), f"unpacking {Path(path).name} needs")
             for member in progress(missing, f"unpack {Path(path).name}", unit="file"):
