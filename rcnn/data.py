@@ -28,13 +28,13 @@ def check(settings: config.Config, decode: bool = False) -> bool:
     good = True
     classes = None
 
-    def part(name: str, look: Callable[[], str], hint: str) -> None:
+    def part(name: str, look: Callable[[], str], hint: str = "") -> None:
         nonlocal good
         try:
             print(f"ok       {name}: {look()}")
         except (OSError, ValueError) as error:
             good = False
-            print(f"MISSING  {name}: {error}\n{hint}".replace("\n", "\n         "))
+            print(f"MISSING  {name}: {error}\n{hint}".rstrip().replace("\n", "\n         "))
 
     def weights() -> str:
         path = clip.find_weights(settings.clip.model, settings.clip.pretrained, settings.clip.weights)
@@ -50,8 +50,6 @@ def check(settings: config.Config, decode: bool = False) -> bool:
         return f"{settings.corpus.path}, {len(read.sentences):,} sentences, fingerprint {read.fingerprint[:16]}"
 
     def labels() -> str:
-        if not datasets.is_prepared(settings.dataset):
-            return "not drawn yet, which the first training does"
         images = datasets.read(settings.dataset, classes, settings.cache)
         lines = [f"{len(images.paths):,} images, {images.left_out:,} without a positive label not used"]
         if images.missing:
@@ -73,7 +71,7 @@ def check(settings: config.Config, decode: bool = False) -> bool:
         return False
     part("text corpus", text, "python -m rcnn.describe makes one for any class list")
     if settings.dataset.annotations:
-        part("images and labels", labels, datasets.DATASETS[settings.dataset.kind].missing)
+        part("images and labels", labels)
     else:
         print("-        images and labels: none asked for (dataset.annotations is null)")
     return good

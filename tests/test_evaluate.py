@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
+import draw_mini
 import numpy as np
 import pytest
 import torch
@@ -26,7 +27,6 @@ from torch.nn import functional as F
 from rcnn import checkpoint, datasets, evaluate, evaluation
 from rcnn.clip.image_tower import ImageFeatures
 from rcnn.config import EvaluateConfig
-from rcnn.datasets import mini
 from rcnn.results import measure, metrics
 from rcnn.results.result import Result
 from rcnn.score import mssa, one_pass, views
@@ -102,7 +102,7 @@ def table_of(stdout):
 def folder(tmp_path_factory):
     """With a small mini benchmark in it."""
     folder = tmp_path_factory.mktemp("evaluate")
-    mini.prepare(folder / "images", folder / "instances.json", PICTURES)
+    draw_mini.draw_benchmark(folder, PICTURES)
     return folder
 
 
