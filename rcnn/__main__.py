@@ -16,17 +16,12 @@ COMMANDS = {
 }
 
 
-def usage() -> str:
-    """What --help prints; no command is imported for it."""
-    lines = [f"  {name:10} {text}" for name, text in COMMANDS.items()]
-    return "\n".join(["usage: rcnn COMMAND …", "", *lines, "", "rcnn COMMAND --help explains one."])
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command that the first argument names."""
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
-        print(usage())
+        commands = "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items())
+        print(f"usage: rcnn COMMAND …\n\n{commands}\n\nrcnn COMMAND --help explains one.")
         return 0
     if name not in COMMANDS:
         nearest = difflib.get_close_matches(name, COMMANDS, 1, 0)[0]

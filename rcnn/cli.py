@@ -1,17 +1,13 @@
-"""The frame of all commands: arguments, devices, and errors as one clean line with exit code 2."""
+"""The frame of all commands: arguments, and errors as one clean line with exit code 2."""
 
 import argparse
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import torch
-
-from rcnn import clip, config, interrupt, progress
-
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from rcnn import config, interrupt, progress
 
 
 class _Quiet(argparse.Action):
@@ -20,13 +16,7 @@ class _Quiet(argparse.Action):
 
 
 def parser(name: str, description: str, keys: type | None = config.Config) -> argparse.ArgumentParser:
-    """An argument parser of the command `name`, with the flags that all commands have.
-
-    Args:
-        name: of the command: `rcnn NAME`, or `python -m rcnn.NAME`.
-        description: what --help says first.
-        keys: class of the configuration whose keys --help lists, if any.
-    """
+    """An argument parser of the command `name`; --help lists the keys of the configuration class `keys`."""
     installed = Path(sys.argv[0]).stem == "rcnn"
     lines = config.describe(keys) if keys else []
     epilog = "\n".join(["configuration keys (key=value on the command line wins over the file):", *lines])
@@ -40,45 +30,6 @@ def parser(name: str, description: str, keys: type | None = config.Config) -> ar
     text = "show no progress; warnings and results are still printed"
     made.add_argument("--quiet", action=_Quiet, nargs=0, default=argparse.SUPPRESS, help=text)
     return made
-
-
-def device(name: str) -> torch.device:
-    """torch.device for "auto" or an explicit name.
-
-    Raises:
-        ValueError: no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: cuda was asked for, but torch finds no CUDA GPU; use device=cpu")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: there is no {name}; torch finds {torch.cuda.device_count()} CUDA GPUs")
-    return chosen
-
-
-def load_clip(settings: config.Config, metadata: dict[str, Any] | None = None, precision: str = "float32") -> clip.Clip:
-    """The CLIP that `settings` names.
-
-    Args:
-        settings: Config.
-        metadata: of a run (`checkpoint.read_run`); the CLIP must then be the one that the run was learned with.
-        precision: of the image tower: one of PRECISIONS, or "auto" for fp16 on CUDA and float32 elsewhere.
-
-    Raises:
-        FileNotFoundError, ValueError: no weights, or not those of the run.
-    """
-    model = clip.load(**vars(settings.clip), device=device(settings.device))
-    if metadata and metadata["identity"]["clip"] != model.fingerprint:
-        raise ValueError("clip: this run was learned with other weights, heads or another activation")
-    if precision == "auto":
-        precision = "fp16" if model.device.type == "cuda" else "float32"
-    model.image.set_precision(PRECISIONS[precision])
-    return model
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

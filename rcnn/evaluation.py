@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rcnn import checkpoint, cli, config, datasets, progress, provenance, rows
+from rcnn import checkpoint, config, datasets, progress, provenance, rows, runtime
 from rcnn.config import Config
 from rcnn.datasets.images import ImageSet
 from rcnn.files import digest
@@ -36,14 +36,14 @@ def evaluate(settings: Config, images: ImageSet, again: bool = False) -> Result 
     Returns:
         the result; None in the other processes.
     """
-    on = cli.device(settings.device).type
+    on = runtime.device(settings.device).type
     with processes.group(on == "cuda") as (rank, world, barrier):
         began = time.perf_counter()
         if rank:
             progress.quiet()
         learned, metadata = checkpoint.read_run(settings.output)
         classes = ClassList(tuple(metadata["class_names"]), metadata["seen"])
-        load_clip = cache(partial(cli.load_clip, settings, metadata, settings.evaluate.precision))
+        load_clip = cache(partial(runtime.load_clip, settings, metadata, settings.evaluate.precision))
         for task, first in classes.tasks.items():
             if not (images.labels[:, first:] == 1).any():
                 raise ValueError(f"{task}: no image shows any of the {len(classes) - first} classes that it scores")

@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TextIO
 
 from PIL import Image
 
@@ -26,9 +25,13 @@ OTHERS = {
     **dict.fromkeys([".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"], CONVERT),
 }
 
+FORMATS = ("table", "csv", "json")
+# keys that only learning reads; the seed, which shapes other things too, may be given
+SETTLED = [known.key for known in config.options() if known.shapes in ("learning", "rows") and known.key != "seed"]
+
 
 def find_images(places: Iterable[str | Path]) -> tuple[list[Path], dict[Path, str], int]:
-    """Image files among `places`: files as they are, folders searched through.
+    """Image files among `places`, which are files and folders to search.
 
     Returns:
         (images, {file of a format that is not read: why}, number of hidden images that are left alone)
@@ -52,28 +55,23 @@ def find_images(places: Iterable[str | Path]) -> tuple[list[Path], dict[Path, st
     return [p for p in found if p not in unread], unread, hidden
 
 
-def write_table(results: list[tuple[Path, Tags]], out: TextIO) -> None:
-    width = max((len(str(path)) for path, _ in results), default=0)
-    for path, tags in results:
-        print(str(path).ljust(width), "  ".join(f"{name} {score:.3f}" for name, score in tags), sep="  ", file=out)
-
-
-def write_csv(results: list[tuple[Path, Tags]], out: TextIO) -> None:
-    writer = csv.writer(out)
-    writer.writerow(["image", "rank", "class", "score"])
-    for path, tags in results:
-        writer.writerows([path, rank, name, f"{score:.6f}"] for rank, (name, score) in enumerate(tags, 1))
-
-
-def write_json(results: list[tuple[Path, Tags]], out: TextIO) -> None:
-    entries = [
-        {"image": str(path), "tags": [{"class": name, "score": round(score, 6)} for name, score in tags]}
-        for path, tags in results
-    ]
-    print(json.dumps(entries, indent=1, ensure_ascii=False), file=out)
-
-
-FORMATS = {"table": write_table, "csv": write_csv, "json": write_json}
+def show(results: list[tuple[Path, Tags]], form: str) -> None:
+    """Print the tags of all images as one of FORMATS."""
+    if form == "json":
+        entries = [
+            {"image": str(path), "tags": [{"class": name, "score": round(score, 6)} for name, score in tags]}
+            for path, tags in results
+        ]
+        print(json.dumps(entries, indent=1, ensure_ascii=False))
+    elif form == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerow(["image", "rank", "class", "score"])
+        for path, tags in results:
+            writer.writerows([path, rank, name, f"{score:.6f}"] for rank, (name, score) in enumerate(tags, 1))
+    else:
+        width = max((len(str(path)) for path, _ in results), default=0)
+        for path, tags in results:
+            print(str(path).ljust(width), "  ".join(f"{name} {score:.3f}" for name, score in tags), sep="  ")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,24 +84,26 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--format", choices=FORMATS, default="table", help="what to print (default table)")
     parser.add_argument("--no-mssa", action="store_true", help="score the full image alone: several times faster")
     args = parser.parse_intermixed_args(argv)
-    keys = set(config.known_keys())
-    pairs = [text for text in args.images if "=" in text and text.partition("=")[0] in keys]
-    paths, skipped, hidden = find_images([text for text in args.images if text not in pairs])
+    pairs = [text for text in args.images if "=" in text and not Path(text).exists()]
+    places = [text for text in args.images if text not in pairs]
+    for key in (pair.partition("=")[0] for pair in pairs):
+        if any(f"{settled}.".startswith(f"{key}.") for settled in SETTLED):
+            raise ValueError(f"{key}: tagging does not read this; python -m rcnn.train does")
     if args.no_mssa:
         pairs.append("evaluate.grids=[]")
+    settings = config.override({}, pairs)
+    paths, skipped, hidden = find_images(places)
     if args.run:
         tagger = Tagger.load(args.run, *pairs)
     else:
-        settings = config.override({}, pairs)
         tagger = Tagger.for_classes(ClassList.read(unseen=args.classes), settings, cache=settings.cache)
-    tags = {}
+    results = []
     with progress(title="tag", total=len(paths), unit="image") as bar:
-        for index, found, problem in tagger.stream(paths, args.top, workers=2, done=bar.update):
-            if found is None:
-                skipped[paths[index]] = problem
-            else:
-                tags[index] = found
-    FORMATS[args.format]([(paths[i], tags[i]) for i in sorted(tags)], sys.stdout)
+        for indices, scores, broken in tagger.stream(paths, workers=2):
+            results += [(paths[i], tagger.best(row, args.top)) for i, row in zip(indices, scores, strict=True)]
+            skipped |= {paths[i]: problem for i, problem in broken.items()}
+            bar.update(len(indices) + len(broken))
+    show(results, args.format)
     for path, problem in sorted(skipped.items()):
         print(f"skipped {path}: {problem}", file=sys.stderr)
     if hidden:

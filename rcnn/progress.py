@@ -1,7 +1,9 @@
 """How far a long piece of work is, on stderr: a bar on a terminal, one line a minute elsewhere, nothing with --quiet."""
 
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -20,11 +22,11 @@ def quiet(on: bool = True) -> None:
     _quiet = on
 
 
-class progress(Generic[Item]):  # noqa: N801, called as a function, like tqdm
+class progress(AbstractContextManager, Generic[Item]):  # noqa: N801, called as a function, like tqdm
     """The progress of a piece of work: iterate over it, or use it as a context manager and call `update`.
 
     The time left follows from the pace after the first update, so that neither the start nor a slow first batch counts; it
-    is shown from the second update on.
+    is shown from the second update on. tqdm's own would count both.
 
     Args:
         items: what is worked on, if it is iterated over.
@@ -35,31 +37,21 @@ class progress(Generic[Item]):  # noqa: N801, called as a function, like tqdm
     """
 
     def __init__(
-        self,
-        items: Iterable[Item] | None = None,
-        title: str = "",
-        total: int | None = None,
-        unit: str = "",
-        initial: int = 0,
+        self, items: Iterable[Item] | None = None, title: str = "", total: int | None = None, unit: str = "", initial: int = 0
     ) -> None:
-        self.items, self.title = items, title
-        self._bytes, self._unit = unit == "B", {"": "", "B": "B"}.get(unit, f" {unit}s")
+        self.items, self.title, self.done = items, title, initial
         self.total = len(items) if total is None and hasattr(items, "__len__") else total
-        self.done, self.postfix = initial, ""
-        self._on_terminal = sys.stderr.isatty()
-        self._wait, self._every = TERMINAL if self._on_terminal else ELSEWHERE
-        self._due = monotonic() + self._wait
+        self._unit = unit if unit in ("", "B") else f" {unit}s"
+        self._note, self._shown, self._on_terminal = "", False, sys.stderr.isatty()
+        wait, self._every = TERMINAL if self._on_terminal else ELSEWHERE
+        self._due = monotonic() + wait
         self._first: tuple[float, int] | None = None  # when the first update came, and what was done by then
-        self._bar: tqdm | None = None
 
     def __iter__(self) -> Iterator[Item]:
         with self:
             for item in self.items:
                 yield item
                 self.update()
-
-    def __enter__(self) -> "progress[Item]":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -70,49 +62,40 @@ class progress(Generic[Item]):  # noqa: N801, called as a function, like tqdm
         now = monotonic()
         if not _quiet and now >= self._due:
             self._due = now + self._every
-            self._show(now)
+            self._show()
         if self._first is None:
             self._first = now, self.done
 
     def note(self, text: str) -> None:
         """Words to show behind the numbers, such as the loss."""
-        self.postfix = text
+        self._note = text
 
     def close(self) -> None:
         """Leave the bar as it is, if there is one."""
-        if self._bar is not None:
-            self._show(monotonic())
-            self._bar.close()
-            self._bar = None
+        if self._shown and self._on_terminal:
+            self._show()
+            print(file=sys.stderr)
+        self._shown = False
 
-    def _left(self, now: float) -> str:
+    def _left(self) -> str:
         """The time left in words, "" while it is not known."""
-        if self._first is None or self.total is None:
+        began, before = self._first or (0.0, self.done)
+        if not self.total or not before < self.done < self.total:
             return ""
-        (began, before), rest = self._first, self.total - self.done
-        if self.done <= before or rest <= 0:
-            return ""
-        return f"{duration(rest * (now - began) / (self.done - before))} left"
+        return f"{duration((self.total - self.done) * (monotonic() - began) / (self.done - before))} left"
 
-    def _show(self, now: float) -> None:
-        behind = ", ".join(filter(None, [self._left(now), self.postfix]))
-        if self._on_terminal:
-            if self._bar is None:
-                # tqdm's own time left would count the start
-                shape = f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {{n_fmt}}/{{total_fmt}}{self._unit}{{postfix}}"
-                self._bar = tqdm(
-                    total=self.total, desc=self.title, unit=self._unit, unit_scale=self._bytes, initial=self.done,
-                    bar_format=shape if self.total else None,
-                )  # fmt: skip
-            self._bar.n = self.done
-            self._bar.set_postfix_str(behind, refresh=False)
-            self._bar.refresh()
-        else:
-            print(f"{self.title}: {self._amount()}" + (f", {behind}" if behind else ""), file=sys.stderr, flush=True)
-
-    def _amount(self) -> str:
-        numbers = [self.done] if self.total is None else [self.done, self.total]
-        return "/".join(tqdm.format_sizeof(n) if self._bytes else str(n) for n in numbers) + self._unit
+    def _show(self) -> None:
+        shape = ("{n_fmt}/{total_fmt}" if self.total else "{n_fmt}") + self._unit + "{postfix}"
+        if self._on_terminal and self.total:
+            shape = "{percentage:3.0f}%|{bar}| " + shape
+        line = tqdm.format_meter(
+            self.done, self.total, prefix=self.title, unit_scale=self._unit == "B", bar_format="{desc}: " + shape, elapsed=0,
+            postfix=", ".join(filter(None, [self._left(), self._note])),
+            ncols=shutil.get_terminal_size().columns - 1 if self._on_terminal else None,
+        )  # fmt: skip
+        before, after = ("\r", "\x1b[K") if self._on_terminal else ("", "\n")  # the bar is drawn over the last one
+        print(f"{before}{line}", end=after, file=sys.stderr, flush=True)
+        self._shown = True
 
 
 def duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from rcnn import checkpoint, cli, config, datasets, provenance, rows
+from rcnn import checkpoint, cli, config, datasets, provenance, rows, runtime
 from rcnn.evaluation import evaluate
 from rcnn.files import replace_file
 from rcnn.learn.material import Material
@@ -32,7 +32,7 @@ def train(settings: config.Config, classes: ClassList, again: bool = False) -> N
     Raises:
         ValueError: the output folder holds another run.
     """
-    model, output = cli.load_clip(settings), Path(settings.output)
+    model, output = runtime.load_clip(settings), Path(settings.output)
     if settings.train.amp and model.device.type != "cuda":
         raise ValueError("train.amp: needs a CUDA GPU; this run is on the CPU")
     material, sources = Material(settings, model, classes), provenance.sources(provenance.LEARNING)

@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import plain_clip
 from drawing import DRAWINGS, World, draw
 
-from rcnn import cli, clip, evaluation
+from rcnn import cli, clip, evaluation, runtime
 from rcnn.clip import image_tower
 from rcnn.config import EvaluateConfig
 from rcnn.score import mssa
@@ -209,7 +209,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = cli.device(args.device)
+    device = runtime.device(args.device)
     models = towers("quick" if args.quick else MODEL, device)
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as scratch:

@@ -10,7 +10,7 @@ import pytest
 from running import rcnn
 
 from rcnn import __main__ as front
-from rcnn import cli, config, interrupt
+from rcnn import cli, config, interrupt, runtime
 
 ROOT = Path(__file__).parents[1]
 
@@ -100,5 +100,5 @@ def test_the_clip_of_another_run_is_refused():
     weights = {"clip": {"model": None, "pretrained": None, "weights": str(ROOT / "data/mini/clip.safetensors")}}
     settings = config.override({**weights, "device": "cpu"}, [])
     with pytest.raises(ValueError, match="learned with other weights"):
-        cli.load_clip(settings, {"identity": {"clip": "another"}})
-    assert cli.load_clip(settings, precision="bf16").device.type == "cpu"
+        runtime.load_clip(settings, {"identity": {"clip": "another"}})
+    assert runtime.load_clip(settings, precision="bf16").device.type == "cpu"

@@ -397,3 +397,13 @@ def test_the_fingerprint_tells_apart_what_the_weights_file_alone_does_not(write_
     other = replace(one, text=clip.build(state, "gelu")[1])
     heads = replace(one, image=clip.build(state, vision_heads=4)[0])
     assert len({one.fingerprint, other.fingerprint, heads.fingerprint}) == 3
+
+
+def test_the_fingerprint_is_of_the_weights_whatever_the_format_and_precision_of_their_file(write_weights, state, tmp_path):
+    half = {name: tensor.half() for name, tensor in state.items()}
+    torch.save(half | {"logit_scale": torch.ones(())}, tmp_path / "half.pt")
+    one = clip.load(None, None, tmp_path / "half.pt")
+    other = clip.load(None, None, write_weights({name: tensor.float() for name, tensor in half.items()}))
+    assert one.fingerprint == other.fingerprint
+    assert one.sha256 != other.sha256
+    assert clip.load(None, None, write_weights()).fingerprint != one.fingerprint  # not rounded to half precision

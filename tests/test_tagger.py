@@ -17,7 +17,7 @@ from PIL import Image
 from running import rcnn
 from torch.nn import functional as F
 
-from rcnn import cli, tagger
+from rcnn import runtime, tagger
 from rcnn.learn import class_embeddings, losses
 from rcnn.predict import find_images
 from rcnn.tagger import Tagger
@@ -37,8 +37,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(folder):
-    draw_mini.draw_benchmark(folder, 10)
-    return sorted((folder / "images").iterdir())
+    draw_mini.draw_benchmark(folder / "benchmark", 10)
+    return sorted((folder / "benchmark" / "images").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -141,16 +141,14 @@ def test_more_tags_than_classes_are_an_error_only_when_asked_for(pictures):
 
 
 def test_names_alone_give_the_mean_of_the_templates(six):
-    filled = corpus.templates(ClassList(tuple(NAMES), 0))
-    t = corpus.features(six.model, filled.sentences)
-    torch.testing.assert_close(six.class_embeddings, class_embeddings.mean(t, filled.targets, 6))
+    encoded = corpus.encode(six.model, corpus.templates(ClassList(tuple(NAMES), 0)))
+    torch.testing.assert_close(six.class_embeddings, class_embeddings.mean(encoded))
 
 
 def test_centred_names_reach_a_lower_expected_loss_than_their_means(six):
-    filled = corpus.templates(ClassList(tuple(NAMES), 0))
-    t = corpus.features(six.model, filled.sentences)
-    number = len(filled.sentences)
-    sums, weight = losses.class_pull(t, filled.targets, 6, number), tagger.pair_weight(6, number)
+    encoded = corpus.encode(six.model, corpus.templates(ClassList(tuple(NAMES), 0)))
+    number = len(encoded)
+    sums, weight = losses.class_sums(encoded, number), losses.pair_weight(6, number)
     centred = Tagger.from_names(NAMES, **MINI, centred=True).class_embeddings
     loss, of_means = (losses.expected_loss(z, sums, weight, number) for z in (centred, six.class_embeddings))
     assert loss < of_means - 1
@@ -164,7 +162,7 @@ def test_one_centred_name_is_its_mean(six):
 
 
 def test_the_weight_is_the_papers_at_coco():
-    assert tagger.pair_weight(65, 512) == pytest.approx(0.2)
+    assert losses.pair_weight(65, 512) == pytest.approx(0.2)
 
 
 def test_a_note_tells_homonyms_apart_and_is_not_part_of_the_name():
@@ -205,7 +203,7 @@ def test_the_plain_score_looks_at_the_whole_image_alone(six, pictures):
 def test_the_example_of_the_documentation_runs(six, photos, monkeypatch, capsys):
     (photos / "a.jpg").rename(photos / "photo.jpg")
     monkeypatch.chdir(photos)
-    monkeypatch.setattr(cli, "load_clip", lambda *_, **__: six.model)  # in place of OpenAI's weights
+    monkeypatch.setattr(runtime, "load_clip", lambda *_, **__: six.model)  # in place of OpenAI's weights
     lines = [line.strip() for line in tagger.__doc__.splitlines() if line.startswith("    ")]
     exec("\n".join(lines), {})
     assert capsys.readouterr().out.startswith("[('")
@@ -220,15 +218,15 @@ def test_a_run_is_loaded_with_its_class_embeddings_and_settings(run, pictures):
     assert not torch.allclose(other.scores(pictures[0]), of_run.scores(pictures[0]))
 
 
-def test_stream_says_which_images_are_broken_and_counts_every_batch(six, pictures):
-    counted = []
+def test_stream_says_which_images_are_broken_and_gives_every_batch_in_order(six, pictures):
     given = [*pictures[:2], "nowhere.jpg", *pictures[2:]]
-    got = {index: (tags, problem) for index, tags, problem in six.stream(given, 1, batch_size=4, done=counted.append)}
-    assert counted == [4, 4, 3]
-    assert sorted(got) == list(range(11))
-    assert [index for index, (tags, _) in got.items() if tags is None] == [2]
-    assert "nowhere.jpg" in got[2][1]
-    assert got[3][0] == six.tag(pictures[2], top=1)
+    got = list(six.stream(given, batch_size=4))
+    assert [(indices, list(broken)) for indices, _, broken in got] == [
+        ([0, 1, 3], [2]), ([4, 5, 6, 7], []), ([8, 9, 10], []),
+    ]  # fmt: skip
+    assert "nowhere.jpg" in got[0][2][2]
+    torch.testing.assert_close(torch.cat([scores for _, scores, _ in got]), six.scores(pictures))
+    assert six.best(got[0][1][2], top=1) == six.tag(pictures[2], top=1)
 
 
 def test_predict_tags_with_a_list_of_names_as_table_csv_and_json(photos, names, six):
@@ -258,6 +256,24 @@ def test_predict_takes_pairs_before_and_after_images(photos, names):
 def test_predict_takes_an_image_for_an_image_though_it_holds_an_equals_sign(photos, names):
     (photos / "a.jpg").rename(photos / "x=1.jpg")
     assert rcnn("predict", photos / "x=1.jpg", *names)[0].startswith(str(photos / "x=1.jpg"))
+
+
+def test_predict_takes_what_holds_an_equals_sign_and_is_no_file_for_a_pair(photos, names, run):
+    for source in (names, ["--run", run]):
+        _, stderr = rcnn("predict", photos, *source, "evaluate.gird=[]", code=2)
+        assert stderr == "error: unknown configuration key evaluate.gird; the nearest is evaluate.grids\n"
+
+
+@pytest.mark.parametrize("pair", ["train.epochs=30", "train.ablation=false", "classes.unseen=x.txt", "corpus={path: x.json}"])
+def test_predict_refuses_keys_that_only_learning_reads(photos, names, run, pair):
+    key = pair.partition("=")[0]
+    for source in (names, ["--run", run]):
+        _, stderr = rcnn("predict", photos, *source, pair, code=2)
+        assert stderr == f"error: {key}: tagging does not read this; python -m rcnn.train does\n"
+
+
+def test_predict_accepts_a_seed(photos, names):
+    assert rcnn("predict", photos, *names, "seed=1") == rcnn("predict", photos, *names)
 
 
 def test_predict_caps_the_default_number_of_tags_at_the_classes(photos, names, tmp_path):

@@ -29,9 +29,8 @@ class ImageEncoder(nn.Module):
 
     Args:
         image_size, patch: pixels of the square input and of a patch; the grid is image_size // patch on a side.
-        width, heads, layers, mlp_width: shape of the tower.
         embed_dim: D, size of the space shared with texts.
-        activation: "quick_gelu" or "gelu".
+        width, heads, layers, mlp_width, activation: see `transformer.blocks`.
     """
 
     def __init__(
@@ -62,12 +61,8 @@ class ImageEncoder(nn.Module):
         would move the scores.
         """
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            if isinstance(module, nn.Linear | nn.Conv2d | Attention):
                 module.to(dtype)
-            elif isinstance(module, Attention):
-                module.in_proj_weight.data, module.in_proj_bias.data = (
-                    p.data.to(dtype) for p in (module.in_proj_weight, module.in_proj_bias)
-                )
         return self
 
     def forward(self, images: torch.Tensor) -> ImageFeatures:
@@ -82,8 +77,7 @@ class ImageEncoder(nn.Module):
         """All blocks but the last: (B, 3, S, S) -> class token and patches, (B, 1 + N, width)."""
         x = self.embed(images)
         for block in self.transformer["resblocks"][:-1]:
-            x = x + block.attn.mix(*block.attn.project(block.ln_1(x), 0, 3))
-            x = block.feed_forward(x)
+            x = block(x)
         return x
 
     def last_block(self, x: torch.Tensor) -> ImageFeatures:

@@ -1,5 +1,6 @@
 """The frozen CLIP: its two towers, built from the tensors of a weights file."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ HEAD_WIDTH = 64  # of every ViT that OpenAI published; other widths come from op
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 # settings of open_clip models that the towers here implement; a model with any other one is refused
 VISION_SETTINGS = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
+MODEL_SETTINGS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
 TEXT_SETTINGS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
 
 
@@ -31,13 +33,14 @@ class Clip:
     sha256: str  # of the weights file
     mean: tuple[float, float, float]  # of the colour channels, in [0, 1]
     std: tuple[float, float, float]
+    tensors_sha256: str = ""  # of the towers' weights in float32, whatever file they came from
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all that features depend on: the weights, and how they are computed with."""
         first = [tower.transformer["resblocks"][0] for tower in (self.text, self.image)]
         computed = [[block.attn.heads, block.activation.__name__] for block in first]
-        return digest([self.sha256, computed, self.mean, self.std])
+        return digest([self.tensors_sha256, computed, self.mean, self.std])
 
     @property
     def device(self) -> torch.device:
@@ -71,12 +74,13 @@ def load(
         FileNotFoundError: no such file, or the weights could not be downloaded; says what to fetch and where to put it.
         ValueError: an unknown or unsupported model, weights that do not fit it, or the wrong activation.
     """
-    config = _model_config(model) if model else {}
+    named, sizes = _named_model(model) if model else ({"activation": "quick_gelu"}, None)
     source = pretrained_source(model, pretrained) if model and (pretrained or not weights) else {}
     path = find_weights(model, pretrained, weights)
     sha256 = file_sha256(path)
     state, metadata = read_weights(path, sha256, trust_torchscript)
-    activation = metadata.get("activation") or ("quick_gelu" if config.get("quick_gelu", not model) else "gelu")
+    activation = metadata.get("activation", named["activation"])
+    heads = (int(metadata.get(key) or named.get(key, 0)) for key in ("vision_heads", "text_heads"))
     trained_with_quick_gelu = source.get("quick_gelu", False) or sha256 in published_sha256()
     if trained_with_quick_gelu and activation != "quick_gelu":
         raise ValueError(
@@ -86,32 +90,33 @@ def load(
     if activation not in ACTIVATIONS:
         raise ValueError(f"{path}: expected activation {' or '.join(ACTIVATIONS)}, got {activation!r}")
     try:
-        image, text = build(state, activation, **_heads(config, metadata))
+        image, text = build(state, activation, *heads)
     except KeyError as missing:
         raise ValueError(f"{path}: these weights are not a CLIP ViT, or a part of one: there is no tensor {missing}") from None
-    if config:
-        _check_sizes(model, config, image, text)
+    layers = [len(tower.transformer["resblocks"]) for tower in (image, text)]
+    found = (image.image_size, len(image.proj), layers[0], image.conv1.kernel_size[0])
+    found += (len(text.text_projection), layers[1], image.proj.shape[1])
+    if sizes not in (None, found):
+        raise ValueError(
+            f"the weights are not a {model}: expected image size, vision width, layers, patch, text width, layers, "
+            f"embedding size {sizes}, got {found}; set clip.model to the right name, or to null to trust the file"
+        )
+    tensors_sha256 = _tensors_sha256(image, text)
     for tower in (image, text):
         tower.to(device).eval().requires_grad_(False)
     mean, std = (tuple(source.get(key, default)) for key, default in (("mean", MEAN), ("std", STD)))
-    return Clip(text, image, model or metadata.get("model", path.stem), sha256, mean, std)
+    return Clip(text, image, model or metadata.get("model", path.stem), sha256, mean, std, tensors_sha256)
 
 
 def build(
-    state: dict[str, torch.Tensor],
-    activation: str = "quick_gelu",
-    vision_heads: int | None = None,
-    text_heads: int | None = None,
+    state: dict[str, torch.Tensor], activation: str = "quick_gelu", vision_heads: int = 0, text_heads: int = 0
 ) -> tuple[ImageEncoder, TextEncoder]:
-    """Towers from a state dict with OpenAI's tensor names; all sizes are read off the tensors.
+    """Towers in float32, on the CPU, from tensors under OpenAI's names; sizes are read off the tensors.
 
     Args:
         state: tensors by name; left as it is.
         activation: "quick_gelu" or "gelu".
         vision_heads, text_heads: attention heads; default width // 64.
-
-    Returns:
-        (ImageEncoder, TextEncoder), float32, on the CPU.
 
     Raises:
         ValueError: these are no weights of a CLIP ViT, or of one that the towers do not compute.
@@ -129,25 +134,18 @@ def build(
     textual = {k: v for k, v in state.items() if not k.startswith("visual.")}
     for name in ("logit_scale", "logit_bias", "attn_mask", "input_resolution", "context_length", "vocab_size"):
         textual.pop(name, None)  # scores here are plain cosines
-    width, _, patch, _ = visual["conv1.weight"].shape
+    patch = visual["conv1.weight"].shape[-1]
     image = ImageEncoder(
         image_size=round((len(visual["positional_embedding"]) - 1) ** 0.5) * patch,
         patch=patch,
-        width=width,
-        heads=vision_heads or width // HEAD_WIDTH,
-        embed_dim=visual["proj"].shape[1],
         activation=activation,
-        **_depth(visual),
+        **_shape(visual, "proj", vision_heads),
     )
-    vocabulary, width = textual["token_embedding.weight"].shape
     text = TextEncoder(
-        width=width,
-        heads=text_heads or width // HEAD_WIDTH,
-        embed_dim=textual["text_projection"].shape[1],
         context=len(textual["positional_embedding"]),
-        vocabulary=vocabulary,
+        vocabulary=len(textual["token_embedding.weight"]),
         activation=activation,
-        **_depth(textual),
+        **_shape(textual, "text_projection", text_heads),
     )
     for tower, tensors in ((image, visual), (text, textual)):
         try:
@@ -157,44 +155,41 @@ def build(
     return image, text
 
 
-def _heads(config: dict[str, Any], metadata: dict[str, str]) -> dict[str, int]:
-    """Head counts as `build` takes them: the file's metadata wins over open_clip's configuration."""
-    heads = {}
-    if config:
-        vision = config["vision_cfg"]
-        heads["vision_heads"] = vision["width"] // vision.get("head_width", HEAD_WIDTH)
-        heads["text_heads"] = config["text_cfg"]["heads"]
-    return heads | {key: int(metadata[key]) for key in ("vision_heads", "text_heads") if key in metadata}
+def _shape(state: dict[str, torch.Tensor], projection: str, heads: int) -> dict[str, int]:
+    """What both kinds of towers read off their tensors."""
+    width, embed_dim = state[projection].shape
+    return {
+        "width": width,
+        "heads": heads or width // HEAD_WIDTH,
+        "layers": sum(name.endswith(".ln_1.weight") for name in state),
+        "mlp_width": len(state["transformer.resblocks.0.mlp.c_fc.weight"]),
+        "embed_dim": embed_dim,
+    }
 
 
-def _depth(state: dict[str, torch.Tensor]) -> dict[str, int]:
-    layers = {int(k.split(".")[2]) for k in state if k.startswith("transformer.resblocks.")}
-    return {"layers": len(layers), "mlp_width": len(state["transformer.resblocks.0.mlp.c_fc.weight"])}
-
-
-def _model_config(model: str) -> dict[str, Any]:
+def _named_model(model: str) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """What open_clip says of a model: what a file's metadata may say too, and the sizes of its towers."""
     config = open_clip.get_model_config(model) if ":" not in model else None  # hub addresses are files, not models
     if config is None:
         raise ValueError(f"clip.model: open_clip knows no model {model!r}; see open_clip.list_models()")
-    odd = set(config["vision_cfg"]) - VISION_SETTINGS | set(config["text_cfg"]) - TEXT_SETTINGS
-    odd |= set(config) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
-    if odd or not isinstance(config["vision_cfg"]["layers"], int):
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    odd = set(vision) - VISION_SETTINGS | set(text) - TEXT_SETTINGS | set(config) - MODEL_SETTINGS
+    if odd or not isinstance(vision["layers"], int):
         raise ValueError(f"clip.model: {model} is not a plain CLIP ViT ({', '.join(sorted(odd)) or 'it is a ResNet'})")
-    return config
+    named = {
+        "activation": "quick_gelu" if config.get("quick_gelu") else "gelu",
+        "vision_heads": vision["width"] // vision.get("head_width", HEAD_WIDTH),
+        "text_heads": text["heads"],
+    }
+    image_sizes = [vision[key] for key in ("image_size", "width", "layers", "patch_size")]
+    return named, (*image_sizes, text["width"], text["layers"], config["embed_dim"])
 
 
-def _check_sizes(model: str, config: dict[str, Any], image: ImageEncoder, text: TextEncoder) -> None:
-    vision, language = config["vision_cfg"], config["text_cfg"]
-    expected = (
-        vision["image_size"], vision["width"], vision["layers"], vision["patch_size"],
-        language["width"], language["layers"], config["embed_dim"],
-    )  # fmt: skip
-    found = (
-        image.image_size, len(image.class_embedding), len(image.transformer["resblocks"]), image.conv1.kernel_size[0],
-        text.positional_embedding.shape[1], len(text.transformer["resblocks"]), text.text_projection.shape[1],
-    )  # fmt: skip
-    if expected != found:
-        raise ValueError(
-            f"the weights are not a {model}: expected image size, vision width, layers, patch, text width, layers, "
-            f"embedding size {expected}, got {found}; set clip.model to the right name, or to null to trust the file"
-        )
+def _tensors_sha256(*towers: torch.nn.Module) -> str:
+    """SHA-256 of all tensors: equal for the copies of the same weights in other formats and precisions."""
+    hashed = hashlib.sha256()
+    for tower in towers:
+        for name, tensor in sorted(tower.state_dict().items()):
+            hashed.update(name.encode())
+            hashed.update(tensor.contiguous().numpy())
+    return hashed.hexdigest()

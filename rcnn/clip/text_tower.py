@@ -5,32 +5,22 @@ block computes that row alone, and the keys and values of a prefix shared by all
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rcnn.clip.transformer import blocks
-
-
-class Prefix(NamedTuple):
-    """Keys and values of tokens that all rows share, per block: L pairs of (1, heads, P, d)."""
-
-    keys_values: list[tuple[torch.Tensor, torch.Tensor]]
-    length: int
+from rcnn.clip.transformer import KeyValue, after, blocks
 
 
 class TextEncoder(nn.Module):
     """Token embeddings -> text features.
 
     Args:
-        width: T, width of the tower.
-        heads, layers, mlp_width: its shape.
+        width, heads, layers, mlp_width, activation: see `transformer.blocks`.
         embed_dim: D, size of the space shared with images.
-        context: longest row, 77 for CLIP.
+        context: longest row.
         vocabulary: number of token embeddings.
-        activation: "quick_gelu" or "gelu".
     """
 
     def __init__(
@@ -51,62 +41,49 @@ class TextEncoder(nn.Module):
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.empty(width, embed_dim))
 
-    def forward(self, embeddings: torch.Tensor, end: torch.Tensor, prefix: Prefix | None = None) -> torch.Tensor:
-        """Encode rows of token embeddings.
+    def forward(self, embeddings: torch.Tensor, end: torch.Tensor, prefix: list[KeyValue] | None = None) -> torch.Tensor:
+        """Encode rows of token embeddings to (B, D) text features, not normalised.
 
         Args:
-            embeddings: (B, T, width), positions not yet added; rows follow `prefix` if there is one.
+            embeddings: (B, T, width), positions not yet added.
             end: (B,) index of the end-of-text token within `embeddings`.
-            prefix: what `self.prefix` returned, or None.
-
-        Returns:
-            (B, D) text features, not normalised.
+            prefix: what `self.prefix` returned for the P tokens before them, or None.
         """
         batch, length, _ = embeddings.shape
-        start = prefix.length if prefix else 0
+        start = prefix[0][0].shape[2] if prefix else 0
         x = embeddings + self.positional_embedding[start : start + length]
         mask = torch.ones(length, start + length, dtype=torch.bool, device=x.device).tril(start)  # (T, P + T)
         *body, last = self.transformer["resblocks"]
-        for i, block in enumerate(body):
-            query, key, value = block.attn.project(block.ln_1(x), 0, 3)
-            x = x + block.attn.mix(query, *self._after(prefix, i, key, value), mask)
-            x = block.feed_forward(x)
+        *shared, shared_last = prefix or [None] * (len(body) + 1)
+        for block, before in zip(body, shared, strict=True):
+            x = block(x, mask, before)
         rows = torch.arange(batch, device=x.device), end
         y = last.ln_1(x)
         key, value = last.attn.project(y, 1, 3)
         (query,) = last.attn.project(y[rows][:, None], 0, 1)  # (B, width) -> (B, 1, width) -> (B, heads, 1, d)
         mask = mask[end][:, None, None]  # (B, P + T) -> (B, 1, 1, P + T)
-        x = x[rows] + last.attn.mix(query, *self._after(prefix, -1, key, value), mask)[:, 0]  # (B, width)
+        x = x[rows] + last.attn.mix(query, *after(shared_last, key, value), mask)[:, 0]  # (B, width)
         return self.ln_final(last.feed_forward(x)) @ self.text_projection
 
-    @staticmethod
-    def _after(prefix: Prefix | None, block: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Key and value, (B, heads, T, d), with those of the prefix before them: (B, heads, P + T, d)."""
-        if prefix is None:
-            return key, value
-        before = (part.expand(len(key), -1, -1, -1) for part in prefix.keys_values[block])
-        return tuple(torch.cat(pair, dim=2) for pair in zip(before, (key, value), strict=True))
-
     @torch.no_grad()
-    def prefix(self, tokens: torch.Tensor) -> Prefix:
-        """Keys and values of the token row `tokens` (P,), with which rows of `forward` may begin."""
+    def prefix(self, tokens: torch.Tensor) -> list[KeyValue]:
+        """Key and value of every block for the token row `tokens` (P,), with which all rows of `forward` may begin."""
         x = (self.token_embedding(tokens) + self.positional_embedding[: len(tokens)])[None]  # (P, width) -> (1, P, width)
         mask = torch.ones(len(tokens), len(tokens), dtype=torch.bool, device=x.device).tril()
         keys_values = []
         for block in self.transformer["resblocks"]:
-            query, key, value = block.attn.project(block.ln_1(x), 0, 3)
-            keys_values.append((key, value))
-            x = block.feed_forward(x + block.attn.mix(query, key, value, mask))
-        return Prefix(keys_values, len(tokens))
+            keys_values.append(block.attn.project(block.ln_1(x), 0, 3)[1:])
+            x = block(x, mask)
+        return keys_values
 
     @torch.no_grad()
     def encode(
         self,
         tokens: torch.Tensor,
         budget: int | None = None,
-        progress: Callable[[list[torch.Tensor]], Iterable[torch.Tensor]] = lambda rows: rows,
+        progress: Callable[[list[list[int]]], Iterable[list[int]]] = lambda groups: groups,
     ) -> torch.Tensor:
-        """Normalised features of token rows.
+        """Features of token rows: (M, D) float32 unit vectors on the CPU.
 
         Rows are sorted by length and grouped so that a group holds about `budget` tokens: hardly any padding is computed.
 
@@ -114,24 +91,18 @@ class TextEncoder(nn.Module):
             tokens: (M, context) integer rows, zero after the end-of-text token, which is each row's largest token.
             budget: tokens a group; by default as many as keep a CPU's cache, or a GPU's cores, filled.
             progress: wrapper of the list of groups that yields its items, such as a progress bar.
-
-        Returns:
-            (M, D) float32 unit vectors.
         """
         device = self.positional_embedding.device
         budget = budget or (1024 if device.type == "cpu" else 16384)
         end = tokens.argmax(dim=1)  # the end-of-text token has the largest number
-        order = end.argsort(stable=True)
-        groups, first = [], 0
-        lengths = (end[order] + 1).tolist()
-        while first < len(order):
-            last = first + 1
-            while last < len(order) and lengths[last] * (last + 1 - first) <= budget:
-                last += 1
-            groups.append(order[first:last])
-            first = last
+        lengths, groups = (end + 1).tolist(), []
+        for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+            if groups and lengths[row] * (len(groups[-1]) + 1) <= budget:
+                groups[-1].append(row)
+            else:
+                groups.append([row])
         out = torch.empty(len(tokens), self.text_projection.shape[1])
         for rows in progress(groups):
-            cut = tokens[rows, : int(end[rows].max()) + 1].to(device)
+            cut = tokens[rows, : lengths[rows[-1]]].to(device)  # the last row is the longest
             out[rows] = F.normalize(self(self.token_embedding(cut), end[rows].to(device)), dim=-1).float().cpu()
         return out

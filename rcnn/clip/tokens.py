@@ -16,14 +16,7 @@ def tokenizer() -> open_clip.SimpleTokenizer:
 
 
 def tokenize(sentences: Sequence[str], context: int = 77) -> torch.Tensor:
-    """Token rows of sentences.
-
-    Args:
-        sentences: M strings.
-        context: longest row, with the start and end tokens.
-
-    Returns:
-        (M, context) int64, zero after the end-of-text token.
+    """Token rows of M sentences with start and end: (M, context) int64, zero after the end-of-text token.
 
     Raises:
         ValueError: a sentence has more than `context` tokens. CLIP's own tokenizer would cut it without a word.

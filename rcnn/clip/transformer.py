@@ -10,6 +10,7 @@ def quick_gelu(x: torch.Tensor) -> torch.Tensor:
     return F.silu(1.702 * x) / 1.702
 
 
+KeyValue = tuple[torch.Tensor, torch.Tensor]  # of tokens in one block, (B, heads, T, d) each
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
 
 
@@ -34,18 +35,22 @@ class Attention(nn.Module):
     def mix(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """out_proj(softmax(query·keyᵀ/√d)·value), with d = width / heads.
+        """out_proj(softmax(query·keyᵀ/√d)·value), with d = width / heads: (B, T, width).
 
         Args:
             query: (B, heads, T, d).
             key, value: (B, heads, S, d).
             mask: bool, broadcast to (B, heads, T, S); False where a query must not see a key.
-
-        Returns:
-            (B, T, width)
         """
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out_proj(x.transpose(1, 2).flatten(2))  # (B, heads, T, d) -> (B, T, heads·d)
+
+
+def after(prefix: KeyValue | None, key: torch.Tensor, value: torch.Tensor) -> KeyValue:
+    """Key and value, (B, heads, T, d), with those of P tokens that all rows share before them: (B, heads, P + T, d)."""
+    if prefix is None:
+        return key, value
+    return tuple(torch.cat([p.expand(len(own), -1, -1, -1), own], dim=2) for p, own in zip(prefix, (key, value), strict=True))
 
 
 class Block(nn.Module):
@@ -59,6 +64,11 @@ class Block(nn.Module):
         self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, mlp_width), "c_proj": nn.Linear(mlp_width, width)})
         self.activation = ACTIVATIONS[activation]
 
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None, prefix: KeyValue | None = None) -> torch.Tensor:
+        """(B, T, width) -> (B, T, width); `prefix` as in `after`, `mask` as in `Attention.mix`."""
+        query, key, value = self.attn.project(self.ln_1(x), 0, 3)
+        return self.feed_forward(x + self.attn.mix(query, *after(prefix, key, value), mask))
+
     def feed_forward(self, x: torch.Tensor) -> torch.Tensor:
         """x + mlp(ln_2(x)): (…, width) -> (…, width)."""
         hidden = self.mlp["c_fc"](self.ln_2(x).to(self.mlp["c_fc"].weight.dtype))
@@ -66,6 +76,6 @@ class Block(nn.Module):
 
 
 def blocks(width: int, heads: int, layers: int, mlp_width: int, activation: str) -> nn.ModuleDict:
-    """A stack under the name `resblocks`, as the checkpoints have it."""
+    """A stack of `layers` blocks under the name `resblocks`, as the checkpoints have it; activation: key of ACTIVATIONS."""
     stack = nn.ModuleList(Block(width, heads, mlp_width, activation) for _ in range(layers))
     return nn.ModuleDict({"resblocks": stack})

@@ -23,11 +23,7 @@ def published_sha256() -> frozenset[str]:
 
 
 def pretrained_source(model: str, pretrained: str | None) -> dict[str, Any]:
-    """What open_clip knows of the weights `pretrained` of `model`: addresses, activation, mean and deviation of the colours.
-
-    Raises:
-        ValueError: there are no such weights; names those there are.
-    """
+    """What open_clip knows of weights: addresses, activation, mean and deviation of the colours; ValueError if nothing."""
     source = open_clip.get_pretrained_cfg(model, pretrained or "")
     if not source:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
@@ -36,12 +32,7 @@ def pretrained_source(model: str, pretrained: str | None) -> dict[str, Any]:
 
 
 def find_weights(model: str | None, pretrained: str | None, weights: str | Path | None) -> Path:
-    """Path of the weights that `load` would read; they are downloaded if they are nowhere yet.
-
-    Raises:
-        FileNotFoundError: no such file, or no address served the weights; says what to fetch and where to put it.
-        ValueError: neither a model nor a file is named, or open_clip knows no such weights.
-    """
+    """Path of the weights that `load` would read, downloaded if they are nowhere yet; parameters and errors as there."""
     if not weights and not model:
         raise ValueError("clip: expected a model name or a file; set clip.weights=FILE or clip.model=NAME")
     path = Path(weights) if weights else _download(model, pretrained)
@@ -79,9 +70,8 @@ def read_weights(path: Path, sha256: str, trust_torchscript: bool = False) -> tu
     """Tensors by name, and the metadata that a safetensors file may carry.
 
     Args:
-        path: safetensors, a state dict of torch, or OpenAI's TorchScript archive.
+        path, trust_torchscript: `weights` and the same of `load`.
         sha256: of the file; archives that OpenAI published are known by it.
-        trust_torchscript: open any other TorchScript archive as well. Such an archive is a program: loading it runs it.
 
     Raises:
         ValueError: a damaged file, one of another kind, or an archive that OpenAI did not publish and that is not trusted.

@@ -24,20 +24,16 @@ AnyImage = str | Path | Image.Image | np.ndarray  # a file, a PIL image of any m
 
 
 def views(image: Image.Image | np.ndarray, size: int, grids: Sequence[int] = ()) -> torch.Tensor:
-    """The full image and its snippets, as the authors cut them.
+    """The full image and its snippets, as the authors cut them: (V, S, S, 3) uint8.
 
     Args:
         image: PIL image of any mode, seen as RGB; or an array (H, W, 3) of uint8.
         size: S, side of the encoder's input in pixels. Images are squashed, not cropped.
         grids: snippets on a side, such as (2, 3) for 4 + 9 snippets.
-
-    Returns:
-        (V, S, S, 3) uint8 tensor.
     """
     image = to_rgb(open_image(image))
     out = [image.resize((size, size), Image.Resampling.BILINEAR)]
-    if grids:
-        square = image.resize((size, size), Image.Resampling.BICUBIC)
+    square = image.resize((size, size), Image.Resampling.BICUBIC) if grids else None
     for n in grids:
         side = size // n  # n = 3 leaves 2 of 224 pixels at the right and bottom
         for row in range(n):
@@ -82,11 +78,13 @@ class _Views(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[int, torch.Tensor | str]:
+        given = self.images[index]
         try:
-            image = open_image(self.images[index])
-            if self.upright:
-                image = ImageOps.exif_transpose(image)
-            return index, views(image, self.size, self.grids)
+            opened = open_image(given)
+            # a file is closed even if it is damaged; an image that was given stays open
+            with opened if isinstance(given, str | Path) else contextlib.nullcontext():
+                image = ImageOps.exif_transpose(opened) if self.upright else opened
+                return index, views(image, self.size, self.grids)
         except Exception as error:  # Pillow's decoders raise nearly every kind for a bad file
             return index, str(error) or type(error).__name__
 
@@ -98,25 +96,16 @@ def _collate(items: list[tuple[int, torch.Tensor | str]]) -> ViewBatch:
 
 
 def batches(
-    images: Sequence[AnyImage],
-    size: int,
-    grids: Sequence[int],
-    batch_size: int,
-    workers: int = 0,
-    upright: bool = False,
+    images: Sequence[AnyImage], size: int, grids: Sequence[int], batch_size: int, workers: int = 0, upright: bool = False
 ) -> Iterable[ViewBatch]:
-    """Batches of views, in order.
+    """Batches of views, in order; the iterable has a length.
 
     Args:
         images: paths, PIL images, or arrays (H, W, 3) of uint8.
-        size: side of the encoder's input in pixels.
-        grids: snippets on a side (`views`).
+        size, grids: see `views`.
         batch_size: images a batch.
         workers: processes; 0 decodes in this one.
         upright: turn photographs as their EXIF data say; the benchmarks, like the authors' code, do not.
-
-    Returns:
-        A sized iterable of ViewBatch.
     """
     # no more processes than cores, and none for a handful of images
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

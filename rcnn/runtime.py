@@ -1,0 +1,45 @@
+"""Where the CLIP of a configuration runs, and in which precision."""
+
+from typing import Any
+
+import torch
+
+from rcnn import clip
+from rcnn.config import Config
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def device(name: str) -> torch.device:
+    """The device of a name such as "cuda:1", or of "auto"; ValueError if there is no such device here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: there is no {name}; torch finds {torch.cuda.device_count()} CUDA GPUs; use device=cpu")
+    return chosen
+
+
+def load_clip(settings: Config, metadata: dict[str, Any] | None = None, precision: str = "float32") -> clip.Clip:
+    """The CLIP that `settings` names.
+
+    Args:
+        metadata: of a run (`checkpoint.read_run`); the CLIP must then be the one that the run was learned with.
+        precision: of the image tower: one of PRECISIONS, or "auto" for fp16 on CUDA and float32 elsewhere.
+
+    Raises:
+        FileNotFoundError, ValueError: no weights, or not those of the run.
+    """
+    model = clip.load(**vars(settings.clip), device=device(settings.device))
+    if metadata and metadata["identity"]["clip"] != model.fingerprint:
+        raise ValueError(
+            "clip: this run was learned with other weights, heads or another activation; "
+            "python scripts/check_weights.py FILE FILE compares two files of weights"
+        )
+    if precision == "auto":
+        precision = "fp16" if model.device.type == "cuda" else "float32"
+    model.image.set_precision(PRECISIONS[precision])
+    return model
