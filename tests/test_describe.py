@@ -13,7 +13,7 @@ from language_server import completion, family, good_answer, serve
 
 from rcnn import describe
 from rcnn.describing import service
-from rcnn.describing.about import beside
+from rcnn.describing.answers import beside
 from rcnn.text.classes import ClassList
 from rcnn.text.corpus import load
 

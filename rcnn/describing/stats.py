@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rcnn import clip
-from rcnn.describing.about import beside, read_facts
+from rcnn.describing.answers import beside
 from rcnn.describing.facts import FAMILIES, Facts, forms
 
 MOST_TOKENS = 77  # that CLIP's text tower takes
@@ -47,16 +47,24 @@ def _read(path: str) -> tuple[list[list[str]], list[tuple[str, Facts]] | None]:
     return described, facts
 
 
-def statistics(described: list[list[str]], facts: list[tuple[str, Facts]] | None) -> Table:
-    """Statistics of a corpus.
+def read_facts(corpus: str | Path) -> list[tuple[str, Facts]] | None:
+    """(name, facts) of every class of a corpus, from the about file beside it; None where there is none.
 
-    Args:
-        described: the sentences of every class.
-        facts: (name, facts) of every class, or None if they are not known; then only what the sentences show is counted.
-
-    Returns:
-        {line of the table: value, a number or a tuple}
+    Raises:
+        ValueError: the about file has another form.
     """
+    path = beside(corpus, ".about.json")
+    if not path.is_file():
+        return None
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["classes"].values()
+        return [(entry["name"], Facts(**{family: entry[family] for family in FAMILIES})) for entry in entries]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(f"{path} has no facts; python -m rcnn.describe writes it anew from the answers") from None
+
+
+def statistics(described: list[list[str]], facts: list[tuple[str, Facts]] | None) -> Table:
+    """{line of the table: value, a number or a tuple} of the sentences and, where they are known, the facts of every class."""
     sentences = [sentence for group in described for sentence in group]
     tokens = np.array([token_count(s) for s in sentences] or [0])
     table = {
@@ -85,11 +93,7 @@ def statistics(described: list[list[str]], facts: list[tuple[str, Facts]] | None
 
 
 def listed_kinds(facts: list[tuple[str, Facts]]) -> list[tuple[str, str, str]]:
-    """(class, relation, kind) where the kind of a class is a class itself: it pulls the two learned names together.
-
-    Args:
-        facts: (name, facts) of every class.
-    """
+    """(class, relation, kind) where the kind of a class is a class itself: it pulls the two learned names together."""
     names = [name for name, _ in facts]
     listed = {form: name for name in names for form in forms(name)} | {name.lower(): name for name in names}
     return [
@@ -112,11 +116,7 @@ def _shared(families: list[list[str]]) -> int:
 
 
 def render(tables: dict[str, Table]) -> list[str]:
-    """The statistics of several corpora side by side, as lines of text; "-" where a corpus has no such line.
-
-    Args:
-        tables: {title of the column: the table of `statistics`}
-    """
+    """Tables of `statistics` side by side under their titles, as lines of text; "-" where a corpus has no such line."""
     rows = [["", *tables]]
     for line in max(tables.values(), key=len):
         rows.append([line, *(_text(table.get(line, "-")) for table in tables.values())])
