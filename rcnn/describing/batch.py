@@ -15,7 +15,7 @@ from rcnn.describing.service import PASSING, Service, StopError, UnansweredError
 from rcnn.files import write_json
 
 ENDPOINT = "/v1/chat/completions"
-MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000
+MOST_REQUESTS = 20_000  # in one file; of at most 10 kB each, within 200 MB
 TRIES = 3  # of one request, over several batches
 OVER = ("completed", "failed", "expired", "cancelled")
 
@@ -44,8 +44,9 @@ def run(
     while pending := {exchange.key: exchange for exchange in exchanges if exchange.outcome is None}:
         if not batches:
             check(pending.values())
-            for lines in _files(pending):
-                batches.append(_submit(service, lines))
+            waiting = list(pending.values())
+            for start in range(0, len(waiting), MOST_REQUESTS):
+                batches.append(_submit(service, waiting[start : start + MOST_REQUESTS]))
                 write_json(state, {"batches": batches})  # before anything else can go wrong: it is paid for
         errors, stopped = {}, []
         for identity in batches:
@@ -69,22 +70,10 @@ def run(
                 yield exchange
 
 
-def _files(pending: dict[str, Exchange]) -> Iterator[bytes]:
-    """Input files within the service's limits."""
-    lines, size = [], 0
-    for key, exchange in pending.items():
-        request = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": exchange.next_request()}
-        line = json.dumps(request).encode() + b"\n"
-        if lines and (len(lines) == MOST_REQUESTS or size + len(line) > MOST_BYTES):
-            yield b"".join(lines)
-            lines, size = [], 0
-        lines.append(line)
-        size += len(line)
-    yield b"".join(lines)
-
-
-def _submit(service: Service, lines: bytes) -> str:
-    """Send one input file; returns the batch's identity."""
+def _submit(service: Service, exchanges: list[Exchange]) -> str:
+    """Send the next requests of these exchanges; returns the batch's identity."""
+    requests = [{"custom_id": e.key, "method": "POST", "url": ENDPOINT, "body": e.next_request()} for e in exchanges]
+    lines = "".join(json.dumps(request) + "\n" for request in requests).encode()
     api = service.openai
     file = service.call(lambda: api.files.create(file=("requests.jsonl", io.BytesIO(lines)), purpose="batch"))
     return service.call(lambda: api.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")).id
@@ -117,16 +106,19 @@ def _take(line: str, pending: dict[str, Exchange], store: Answers, errors: dict[
         code, body = response.get("status_code"), response.get("body")
         problem = record.get("error") or (body.get("error") if isinstance(body, dict) else None) or {}
         message = problem.get("message", "no reason given")
-        exchange = pending.get(key)
-        if code == 200:
-            reply = Reply.from_completion(body, batched=True)
     except (ValueError, KeyError, TypeError, AttributeError):
         return  # its request has no answer, and goes into the next batch
-    if code == 200:
-        store.put(key, reply, exchange.question.metadata if exchange else {})
-        if exchange:
-            exchange.take(reply)
+    exchange = pending.get(key)
+    if code != 200:
+        errors[key] = service.clean(f"{code or 'error'}: {message}")
+        if exchange and code is not None and code < 500 and code not in PASSING:
+            exchange.outcome = Failure(errors[key])
         return
-    errors[key] = service.clean(f"{code or 'error'}: {message}")
-    if exchange and code is not None and code < 500 and code not in PASSING:
-        exchange.outcome = Failure(errors[key])
+    try:
+        reply = Reply.from_completion(body, batched=True)
+    except ValueError as error:
+        errors[key] = str(error)
+        return
+    store.put(key, reply, exchange.question.metadata if exchange else {})
+    if exchange:
+        exchange.take(reply)

@@ -74,7 +74,7 @@ class Description:
         listed = {name.lower() for name in self.names} if self.settings.drop_listed_kinds else ()
         for i, name in enumerate(self.names):
             triage = self._answer(self._first[i])
-            answers = [(question.family, answer) for question in further[i] if (answer := self._answer(question))]
+            answers = [answer for question in further[i] if (answer := self._answer(question))]
             facts, counts = gather(name, answers, triage is not None and triage.describable, listed)
             described = sentences(name, **facts.families(), mode=self.settings.mode)
             fitting = [sentence for sentence in described if token_count(sentence) <= MOST_TOKENS]
