@@ -47,13 +47,7 @@ def read_settings(source: str, overrides: Sequence[str] = ()) -> config.Describe
     return config.load(preset if preset.is_file() else source, overrides, config.DescribeConfig)
 
 
-def describe(
-    settings: config.DescribeConfig,
-    dry_run: bool = False,
-    batched: bool = False,
-    max_cost: float | None = None,
-    allow_partial: bool = False,
-) -> int:
+def describe(settings: config.DescribeConfig, dry_run: bool, batched: bool, max_cost: float | None, allow_partial: bool) -> int:
     """Make the corpus that `settings` ask for; returns the exit code."""
     classes = ClassList.read(settings.classes.seen, settings.classes.unseen)
     with Answers(beside(settings.output, ".answers.jsonl"), writing=not dry_run) as store:
@@ -88,9 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print requests, tokens and cost; ask nothing")
     parser.add_argument("--max-cost", type=float, metavar="USD", help="send nothing more once this run has cost so much")
     parser.add_argument("--batch", action="store_true", help="ask through OpenAI's Batch API: half the price, within a day")
-    parser.add_argument(
-        "--allow-partial", action="store_true", help="write what there is though classes failed; training needs all"
-    )
+    parser.add_argument("--allow-partial", action="store_true", help="write what there is though classes failed")
     args = parser.parse_intermixed_args(argv)
     if args.source == "stats":
         if not args.rest:

@@ -48,10 +48,6 @@ class Answers:
     An incomplete line, left where a process was killed or a disk was full, is skipped, and its request is made again. Several
     threads may share one object; a second process is refused, since two runs would pay for the same requests.
 
-    Args:
-        path: of the file.
-        writing: get ready for `put`.
-
     Attributes:
         skipped: numbers of the lines that cannot be read.
         paid: tokens (in, out) of the replies that this object was given by `put`.

@@ -5,11 +5,12 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rcnn.describing.answers import Answers, Reply
+from rcnn.describing.cost import Cost
 from rcnn.describing.exchange import Exchange, Failure
 from rcnn.describing.service import PASSING, Service, StopError, UnansweredError
 from rcnn.files import write_json
@@ -21,30 +22,24 @@ OVER = ("completed", "failed", "expired", "cancelled")
 
 
 def run(
-    exchanges: list[Exchange],
-    service: Service,
-    store: Answers,
-    check: Callable[[Iterable[Exchange]], None],
-    state: Path,
-    poll: float,
+    exchanges: list[Exchange], service: Service, store: Answers, cost: Cost, state: Path, poll: float
 ) -> Iterator[Exchange]:
     """Bring every exchange to its outcome by batches, and yield it then; each batch sends what the one before calls for.
 
     Args:
-        exchanges, service, store: as for `live.run`.
-        check: called before the next requests of these exchanges; StopError if they may not be sent.
+        exchanges, service, store, cost: as for `live.run`.
         state: file that remembers the batches under way, so that the same command, later, collects them.
         poll: seconds between looks.
 
     Raises:
-        StopError: a batch failed, or the service or `check` refuses it.
+        StopError: a batch failed, the service refuses it, or it would exceed the limit of the cost.
     """
     tries = Counter()
     batches = json.loads(state.read_text())["batches"] if state.exists() else []
     while pending := {exchange.key: exchange for exchange in exchanges if exchange.outcome is None}:
         if not batches:
-            check(pending.values())
             waiting = list(pending.values())
+            cost.check(waiting)
             for start in range(0, len(waiting), MOST_REQUESTS):
                 batches.append(_submit(service, waiting[start : start + MOST_REQUESTS]))
                 write_json(state, {"batches": batches})  # before anything else can go wrong: it is paid for

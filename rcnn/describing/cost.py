@@ -11,17 +11,7 @@ PRICES = {"gpt-4o-mini": (0.15, 0.60)}  # USD for a million tokens in, out (Nove
 
 
 class Cost:
-    """The cost of one run.
-
-    Args:
-        settings: the model, and its prices where they are set.
-        store: counts the tokens that the run has paid for.
-        batched: the run asks through the Batch API, at half the price.
-        limit: USD that the run may spend, or None.
-
-    Raises:
-        ValueError: a limit, and a model whose price is not known.
-    """
+    """The cost in USD of the answers that a run adds to `store`; a limit is refused for a model whose price is not known."""
 
     def __init__(self, settings: DescribeConfig, store: Answers, batched: bool = False, limit: float | None = None) -> None:
         prices = (settings.input_price, settings.output_price)

@@ -141,9 +141,9 @@ class Description:
             first = f'{waiting[0].question.family} of "{waiting[0].question.name}"'
             raise ValueError(f"{len(waiting)} answers are not in {self.store.path} (the first: {first}); {error}") from None
         if self.batched:
-            ended = batch.run(waiting, service, self.store, self.cost.check, state, settings.poll)
+            ended = batch.run(waiting, service, self.store, self.cost, state, settings.poll)
         else:
-            ended = live.run(waiting, service, self.store, self.cost.check, settings.concurrency)
+            ended = live.run(waiting, service, self.store, self.cost, settings.concurrency)
         bar = progress(title=title, total=len(exchanges), initial=len(exchanges) - len(waiting), unit="answer")
         with service.openai, bar:
             try:

@@ -39,7 +39,6 @@ def gather(
     """Unite and clean the answers about one class.
 
     Args:
-        name: the class.
         answers: in the order of the questions.
         describable: False for metadata and what no photograph can show: then looks and narrower kinds are left out, since
             they could only be invented.

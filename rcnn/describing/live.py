@@ -3,32 +3,24 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from queue import SimpleQueue
 
 from rcnn.describing.answers import Answers
+from rcnn.describing.cost import Cost
 from rcnn.describing.exchange import Exchange, Failure
 from rcnn.describing.service import InterruptedRunError, Service, StopError, UnansweredError
 
 FAILURES_IN_A_ROW = 10  # then the service is taken to be down
 
 
-def run(
-    exchanges: list[Exchange], service: Service, store: Answers, check: Callable[[], None], concurrency: int
-) -> Iterator[Exchange]:
+def run(exchanges: list[Exchange], service: Service, store: Answers, cost: Cost, concurrency: int) -> Iterator[Exchange]:
     """Bring every exchange to its outcome, and yield it then.
 
     On an interrupt or an error nothing new is sent, and requests under way are waited for and stored.
 
-    Args:
-        exchanges: those that await a reply.
-        service: answers the requests.
-        store: keeps the answers.
-        check: called before each request; StopError if it may not be sent.
-        concurrency: threads.
-
     Raises:
-        StopError: the service refuses all requests, or `check` does.
+        StopError: the service refuses all requests, or the limit of the cost is reached.
         KeyboardInterrupt: after the requests under way; a second one does not wait.
     """
     pending, ended, lock, errors = iter(exchanges), SimpleQueue(), threading.Lock(), []
@@ -52,7 +44,7 @@ def run(
                     exchange = next(pending, None)
                 if exchange is None:
                     break
-                _finish(exchange, service, store, check)
+                _finish(exchange, service, store, cost)
                 ended.put(exchange)
         except InterruptedRunError:
             pass
@@ -78,9 +70,9 @@ def run(
         raise errors[0]
 
 
-def _finish(exchange: Exchange, service: Service, store: Answers, check: Callable[[], None]) -> None:
+def _finish(exchange: Exchange, service: Service, store: Answers, cost: Cost) -> None:
     while exchange.outcome is None:
-        check()
+        cost.check()
         try:
             reply = service.complete(exchange.next_request())
         except UnansweredError as error:

@@ -34,13 +34,7 @@ class InterruptedRunError(Exception):
 class Service:
     """An OpenAI-compatible service; requests that fail in passing are tried again with exponential back-off.
 
-    Args:
-        base_url: None for OpenAI; else such as "http://localhost:8000/v1" (vLLM, Ollama, llama.cpp).
-        timeout: seconds for one request.
-        retries: further tries after a 409, 429, 5xx, a network error or a reply that is none.
-
     Attributes:
-        openai: the client that sends the requests.
         halt: set it to end the run: waits are cut short, and nothing new is sent.
         trouble: why the latest try failed, or None.
 
@@ -48,7 +42,7 @@ class Service:
         StopError: OpenAI without OPENAI_API_KEY in the environment.
     """
 
-    def __init__(self, base_url: str | None = None, timeout: float = 120.0, retries: int = 5) -> None:
+    def __init__(self, base_url: str | None, timeout: float, retries: int) -> None:
         self._key = os.environ.get("OPENAI_API_KEY")
         if not self._key and base_url is None:
             raise StopError("OpenAI wants a key: set OPENAI_API_KEY, or base_url= to a service of your own")
