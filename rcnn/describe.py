@@ -52,8 +52,7 @@ def describe(settings: config.DescribeConfig, dry_run: bool, batched: bool, max_
     classes = ClassList.read(settings.classes.seen, settings.classes.unseen)
     with Answers(beside(settings.output, ".answers.jsonl"), writing=not dry_run) as store:
         if store.skipped:
-            numbers = ", ".join(map(str, store.skipped[:10]))
-            print(f"{store.path}: skipped lines that cannot be read: {numbers}", file=sys.stderr)
+            print(f"{store.path}: skipped lines that cannot be read:", *store.skipped[:10], file=sys.stderr)
         description = Description(settings, classes, store, batched, max_cost)
         if dry_run:
             print("\n".join(description.dry_run()))
@@ -82,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print requests, tokens and cost; ask nothing")
     parser.add_argument("--max-cost", type=float, metavar="USD", help="send nothing more once this run has cost so much")
     parser.add_argument("--batch", action="store_true", help="ask through OpenAI's Batch API: half the price, within a day")
-    parser.add_argument("--allow-partial", action="store_true", help="write what there is though classes failed")
+    parser.add_argument("--allow-partial", action="store_true", help="write what there is if classes fail; training needs all")
     args = parser.parse_intermixed_args(argv)
     if args.source == "stats":
         if not args.rest:
@@ -92,8 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = read_settings(args.source, args.rest)
     code = describe(settings, args.dry_run, args.batch, args.max_cost, args.allow_partial)
     if code == 0 and not args.dry_run and is_class_list(args.source):
-        elsewhere = settings.output != read_settings(args.source).output
-        corpus = [f"corpus.path={settings.output}"] if elsewhere else []
+        corpus = [] if settings.output == read_settings(args.source).output else [f"corpus.path={settings.output}"]
         print("next:", shlex.join(["python", "-m", "rcnn.train", "--classes", args.source, *corpus]))
     return code
 

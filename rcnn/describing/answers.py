@@ -46,15 +46,12 @@ class Answers:
     """The answers in a JSONL file; new ones are on the disk before `put` returns.
 
     An incomplete line, left where a process was killed or a disk was full, is skipped, and its request is made again. Several
-    threads may share one object; a second process is refused, since two runs would pay for the same requests.
+    threads may share one object; a second process that writes is refused by a ValueError: both would pay for the same requests.
 
     Attributes:
         skipped: numbers of the lines that cannot be read.
         paid: tokens (in, out) of the replies that this object was given by `put`.
         unmetered: how many of those came without token counts.
-
-    Raises:
-        ValueError: another process is writing the same file.
     """
 
     def __init__(self, path: str | Path, writing: bool = False) -> None:

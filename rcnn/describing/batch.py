@@ -26,13 +26,11 @@ def run(
 ) -> Iterator[Exchange]:
     """Bring every exchange to its outcome by batches, and yield it then; each batch sends what the one before calls for.
 
-    Args:
-        exchanges, service, store, cost: as for `live.run`.
-        state: file that remembers the batches under way, so that the same command, later, collects them.
-        poll: seconds between looks.
+    The file `state` remembers the batches under way, so that the same command, later, collects them.
 
     Raises:
         StopError: a batch failed, the service refuses it, or it would exceed the limit of the cost.
+        UnansweredError: the service could not be reached; the same command continues.
     """
     tries = Counter()
     batches = json.loads(state.read_text())["batches"] if state.exists() else []

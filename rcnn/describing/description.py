@@ -14,7 +14,7 @@ from rcnn.describing.cost import Cost
 from rcnn.describing.exchange import Exchange, Failure, expected_tokens
 from rcnn.describing.facts import gather
 from rcnn.describing.questions import Question, Triage
-from rcnn.describing.service import Service, StopError, UnansweredError
+from rcnn.describing.service import Service, StopError
 from rcnn.describing.stats import MOST_TOKENS, token_count
 from rcnn.progress import progress
 from rcnn.text.classes import ClassList
@@ -25,17 +25,10 @@ UNKNOWN = Triage(  # stands for an answer that is not there yet, in estimates
 
 
 class Description:
-    """One corpus in the making.
-
-    Args:
-        settings, classes: what to ask, and whom, about which classes.
-        store: the answers there are; new ones are added.
-        batched: ask through the Batch API.
-        max_cost: USD that this run may spend.
-    """
+    """One corpus in the making; `store` has the answers there are and gets the new ones, `max_cost` is in USD."""
 
     def __init__(
-        self, settings: DescribeConfig, classes: ClassList, store: Answers, batched: bool = False, max_cost: float | None = None
+        self, settings: DescribeConfig, classes: ClassList, store: Answers, batched: bool, max_cost: float | None
     ) -> None:
         self.settings, self.names, self.store, self.batched = settings, classes.names, store, batched
         self.cost = Cost(settings, store, batched, max_cost)
@@ -146,9 +139,6 @@ class Description:
             ended = live.run(waiting, service, self.store, self.cost, settings.concurrency)
         bar = progress(title=title, total=len(exchanges), initial=len(exchanges) - len(waiting), unit="answer")
         with service.openai, bar:
-            try:
-                for _ in ended:
-                    bar.note(f"{self.cost}" + (f", trouble: {service.trouble[:60]}" if service.trouble else ""))
-                    bar.update()
-            except UnansweredError as error:
-                raise ValueError(f"{error}; the same command continues") from None
+            for _ in ended:
+                bar.note(f"{self.cost}" + (f", trouble: {service.trouble[:60]}" if service.trouble else ""))
+                bar.update()

@@ -31,23 +31,17 @@ FAMILIES = tuple(Facts.model_fields)
 
 
 def gather(
-    name: str,
-    answers: Iterable[Attributes | Hierarchy | Scenes],
-    describable: bool = True,
-    listed: Collection[str] = (),
+    name: str, answers: Iterable[Attributes | Hierarchy | Scenes], describable: bool = True, listed: Collection[str] = ()
 ) -> tuple[Facts, Counter]:
-    """Unite and clean the answers about one class.
+    """Unite and clean the answers about one class; the Counter says what was left out or stands out, by reason.
 
     Args:
         answers: in the order of the questions.
         describable: False for metadata and what no photograph can show: then looks and narrower kinds are left out, since
             they could only be invented.
         listed: lower-case names; narrower and broader kinds among them are left out.
-
-    Returns:
-        Facts, and a Counter of what was left out or stands out, by reason.
     """
-    raw = Facts().families()
+    raw: dict[str, list] = {family: [] for family in FAMILIES}
     for answer in answers:
         for family, items in answer:
             raw[family] += items

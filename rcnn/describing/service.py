@@ -23,7 +23,7 @@ class StopError(ValueError):
     """The run cannot go on; what was answered is kept, and the same command continues."""
 
 
-class UnansweredError(Exception):
+class UnansweredError(ValueError):
     """One request failed after all its tries; others may not."""
 
 
@@ -58,11 +58,9 @@ class Service:
             response = self.openai.chat.completions.with_raw_response.create(**body)
             try:
                 return Reply.from_completion(json.loads(response.text))
-            except ValueError:
-                # no JSON, or another JSON: a proxy's error page, a cut connection
-                raise ConnectionError(
-                    f"answered 200 with something that is no chat completion: {response.text[:80]!r}"
-                ) from None
+            except ValueError:  # no JSON, or another JSON: a proxy's error page, a cut connection
+                found = repr(response.text[:80])
+                raise ConnectionError(f"answered 200 with something that is no chat completion: {found}") from None
 
         return self.call(request)
 

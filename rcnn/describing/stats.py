@@ -51,11 +51,7 @@ def compare(paths: Sequence[str]) -> list[str]:
 
 
 def read_facts(corpus: str | Path) -> list[tuple[str, Facts]] | None:
-    """(name, facts) of every class of a corpus, from the about file beside it; None where there is none.
-
-    Raises:
-        ValueError: the about file has another form.
-    """
+    """(name, facts) of every class, from the about file beside a corpus; None without one, ValueError if it has no facts."""
     path = beside(corpus, ".about.json")
     if not path.is_file():
         return None
@@ -70,13 +66,12 @@ def statistics(described: list[list[str]], facts: list[tuple[str, Facts]] | None
     """{line of the table: value} of the sentences and, where they are known, the facts of every class."""
     sentences = [sentence for group in described for sentence in group]
     tokens = np.array([token_count(s) for s in sentences] or [0])
+    most = np.percentile(tokens, 95, method="higher")
     table = {
         "classes": _text(len(described)),
         "sentences": _text(len(sentences)),
         "sentences a class": _spread(described),
-        "CLIP tokens: median, 95 %, longest": _text(
-            np.median(tokens), np.percentile(tokens, 95, method="higher"), tokens.max()
-        ),
+        "CLIP tokens: median, 95 %, longest": _text(np.median(tokens), most, tokens.max()),
         f"sentences over {MOST_TOKENS} tokens": _text((tokens > MOST_TOKENS).sum()),
         "sentences twice in their class": _text(sum(len(group) - len({s.lower() for s in group}) for group in described)),
         "double full stops": _text(sum(s.endswith("..") for s in sentences)),
