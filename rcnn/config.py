@@ -132,7 +132,6 @@ class DatasetConfig(Section):
     expected_images: dict[Literal["zsl", "gzsl"], int] = option(
         {}, "by task, images with a positive label that there should be; another number makes a result incomparable", "metrics"
     )
-    num_images: int = option(1000, "mini: pictures to draw", "metrics", ge=1)
 
 
 class EvaluateConfig(Section):

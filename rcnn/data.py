@@ -38,16 +38,13 @@ def check(settings: config.Config, decode: bool = False) -> bool:
     if not settings.dataset.annotations:
         print("-        images and labels: none asked for (dataset.annotations is null)")
         return all(there.values())
-    with _part(there, "images and labels", datasets.DATASETS[settings.dataset.kind].missing) as say:
-        if datasets.is_prepared(settings.dataset):
-            _count(settings, classes, decode, say)
-        else:
-            say("not drawn yet, which the first training does")
+    with _part(there, "images and labels") as say:
+        _count(settings, classes, decode, say)
     return all(there.values())
 
 
 @contextlib.contextmanager
-def _part(there: dict[str, bool], name: str, hint: str) -> Iterator[Callable[[str], None]]:
+def _part(there: dict[str, bool], name: str, hint: str = "") -> Iterator[Callable[[str], None]]:
     """Print what the block says of a part; or, where it fails, why and the hint."""
     lines = []
     try:
@@ -56,7 +53,7 @@ def _part(there: dict[str, bool], name: str, hint: str) -> Iterator[Callable[[st
         print(f"ok       {name}: {text}".replace("\n", "\n         "))
         there[name] = True
     except (OSError, ValueError) as error:
-        print(f"MISSING  {name}: {error}\n{hint}".replace("\n", "\n         "))
+        print(f"MISSING  {name}: {error}\n{hint}".rstrip().replace("\n", "\n         "))
         there[name] = False
 
 

@@ -15,7 +15,6 @@ The key of the service is read from OPENAI_API_KEY; a local server needs none:
     python -m rcnn.describe stats corpus.json …     statistics of corpora, side by side
 """
 
-import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -24,8 +23,7 @@ from pathlib import Path
 from rcnn import cli, config
 from rcnn.datasets import DATASETS
 from rcnn.describing import stats
-from rcnn.describing.about import beside, read_facts
-from rcnn.describing.answers import Answers
+from rcnn.describing.answers import Answers, beside
 from rcnn.describing.description import Description
 from rcnn.files import write_json
 from rcnn.text.classes import ClassList
@@ -33,14 +31,9 @@ from rcnn.text.classes import ClassList
 PRESETS = Path(__file__).parents[1] / "configs" / "describe"  # of a checkout
 
 
-def is_preset(source: str) -> bool:
-    """Whether the first argument names a data set, whose configuration is in a checkout's configs/describe."""
-    return source in DATASETS or (PRESETS / f"{source}.yaml").is_file()
-
-
 def is_class_list(source: str) -> bool:
-    """Whether the first argument is a text file of class names, neither a preset's name nor a YAML file."""
-    return not is_preset(source) and not source.endswith((".yaml", ".yml"))
+    """Whether the first argument is a text file of class names, neither the name of a data set or preset nor a YAML file."""
+    return source not in DATASETS and not (PRESETS / f"{source}.yaml").is_file() and not source.endswith((".yaml", ".yml"))
 
 
 def read_settings(source: str, overrides: Sequence[str] = ()) -> config.DescribeConfig:
@@ -48,38 +41,23 @@ def read_settings(source: str, overrides: Sequence[str] = ()) -> config.Describe
     if is_class_list(source):
         raw = {"classes": {"unseen": source}, "output": str(Path(source).with_suffix(".corpus.json"))}
         return config.override(raw, overrides, config.DescribeConfig)
-    if is_preset(source):
-        name, source = source, PRESETS / f"{source}.yaml"
-        if not source.is_file():
-            raise ValueError(f"{name} is part of a checkout of the project, not of the installed package")
-    return config.load(source, overrides, config.DescribeConfig)
+    preset = PRESETS / f"{source}.yaml"
+    if source in DATASETS and not preset.is_file():
+        raise ValueError(f"{source} is part of a checkout of the project, not of the installed package")
+    return config.load(preset if preset.is_file() else source, overrides, config.DescribeConfig)
 
 
-def next_command(source: str, settings: config.DescribeConfig) -> str:
-    """What to run after the corpus of a class list is written."""
-    elsewhere = settings.output != read_settings(source).output
-    corpus = [f"corpus.path={settings.output}"] if elsewhere else []
-    return shlex.join(["python", "-m", "rcnn.train", "--classes", source, *corpus])
-
-
-def describe(
-    settings: config.DescribeConfig,
-    dry_run: bool = False,
-    batched: bool = False,
-    max_cost: float | None = None,
-    allow_partial: bool = False,
-) -> int:
+def describe(settings: config.DescribeConfig, dry_run: bool, batched: bool, max_cost: float | None, allow_partial: bool) -> int:
     """Make the corpus that `settings` ask for; returns the exit code."""
     classes = ClassList.read(settings.classes.seen, settings.classes.unseen)
-    with Answers(beside(settings.output, ".answers.jsonl")) as store:
+    with Answers(beside(settings.output, ".answers.jsonl"), writing=not dry_run) as store:
         if store.skipped:
-            numbers = ", ".join(map(str, store.skipped[:10]))
-            print(f"{store.path}: skipped lines that cannot be read: {numbers}", file=sys.stderr)
-        with contextlib.closing(Description(settings, classes, store, batched, max_cost)) as description:
-            if dry_run:
-                print("\n".join(description.dry_run()))
-                return 0
-            corpus, about = description.corpus()
+            print(f"{store.path}: skipped lines that cannot be read:", *store.skipped[:10], file=sys.stderr)
+        description = Description(settings, classes, store, batched, max_cost)
+        if dry_run:
+            print("\n".join(description.dry_run()))
+            return 0
+        corpus, about = description.corpus()
     write_json(beside(settings.output, ".about.json"), about)
     if failed := about["failed"]:
         shown = [f"  {name}: {why[0]}" for name, why in list(failed.items())[:20]]
@@ -90,7 +68,7 @@ def describe(
     write_json(settings.output, corpus)
     total = sum(len(entry["candidate_sentences"]) for entry in corpus.values())
     print(f"{total:,} sentences of {len(corpus):,} classes: {settings.output} ({description.cost} in this run)")
-    if pairs := stats.listed_kinds(read_facts(settings.output)):
+    if pairs := stats.listed_kinds(stats.read_facts(settings.output)):
         few = ", ".join(f"{name}/{kind}" for name, _, kind in pairs[:3])
         print(f"{len(pairs)} kinds are classes of the list themselves ({few}, …); python -m rcnn.describe stats lists them")
     return 1 if failed else 0
@@ -103,9 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print requests, tokens and cost; ask nothing")
     parser.add_argument("--max-cost", type=float, metavar="USD", help="send nothing more once this run has cost so much")
     parser.add_argument("--batch", action="store_true", help="ask through OpenAI's Batch API: half the price, within a day")
-    parser.add_argument(
-        "--allow-partial", action="store_true", help="write what there is though classes failed; training needs all"
-    )
+    parser.add_argument("--allow-partial", action="store_true", help="write what there is if classes fail; training needs all")
     args = parser.parse_intermixed_args(argv)
     if args.source == "stats":
         if not args.rest:
@@ -115,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = read_settings(args.source, args.rest)
     code = describe(settings, args.dry_run, args.batch, args.max_cost, args.allow_partial)
     if code == 0 and not args.dry_run and is_class_list(args.source):
-        print(f"next: {next_command(args.source, settings)}")
+        corpus = [] if settings.output == read_settings(args.source).output else [f"corpus.path={settings.output}"]
+        print("next:", shlex.join(["python", "-m", "rcnn.train", "--classes", args.source, *corpus]))
     return code
 
 

@@ -26,7 +26,6 @@ def main(argv: list[str] | None = None) -> None:
     settings = config.override(config.to_dict(learned), args.overrides)
     if settled := config.changed(learned, settings, "learning", "rows"):
         raise ValueError(f"{settled[0]}: this was settled when the run was learned; python -m rcnn.train makes another run")
-    datasets.prepare(settings.dataset)
     classes = ClassList(tuple(metadata["class_names"]), metadata["seen"])
     evaluate(settings, datasets.read(settings.dataset, classes, settings.cache), args.again)
 

@@ -16,7 +16,8 @@ from rcnn.results import table
 from rcnn.results.measure import best_on_test, compare, curve, measure, measure_all, task_images
 from rcnn.results.result import Images, Result, TaskImages
 from rcnn.score import one_pass, processes
-from rcnn.score.one_pass import Clock, ScoredSet, ScoreFile
+from rcnn.score.one_pass import Clock
+from rcnn.score.score_file import ScoredSet, ScoreFile
 from rcnn.text.classes import ClassList
 
 PARTS = ("global_part", "local_part")

@@ -100,7 +100,6 @@ def main(argv: list[str] | None = None) -> None:
     classes = ClassList.read(settings.classes.seen, settings.classes.unseen)
     measured = settings.dataset.annotations and not args.no_evaluate
     if measured:  # before the long work: what is missing should show now
-        datasets.prepare(settings.dataset)
         images = datasets.read(settings.dataset, classes, settings.cache)
     train(settings, classes, args.again)
     if measured:

@@ -33,14 +33,14 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import plain_clip
+from drawing import DRAWINGS, World, draw
 
 from rcnn import cli, clip, evaluation, runtime
 from rcnn.clip import image_tower
 from rcnn.config import EvaluateConfig
-from rcnn.datasets.drawing import World, draw
-from rcnn.datasets.mini import DRAWINGS
 from rcnn.score import mssa
-from rcnn.score.one_pass import ScoreFile, fill
+from rcnn.score.one_pass import fill
+from rcnn.score.score_file import ScoreFile
 from rcnn.score.views import batches
 
 MODEL = "ViT-B-16-quickgelu"

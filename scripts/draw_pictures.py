@@ -22,9 +22,10 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import draw_mini
+from drawing import DRAWINGS, Picture, World, draw
+
 from rcnn import Tagger, cli
-from rcnn.datasets import mini
-from rcnn.datasets.drawing import Picture, World, draw
 from rcnn.files import replace_file
 from rcnn.tagger import TOP, Tags
 from rcnn.text.classes import ClassList
@@ -45,9 +46,9 @@ INK, GREY, BLUE = "#1f2933", "#66707c", "#3b6ea5"
 
 def drawing(world: World, number: int, finer: int = 1) -> Picture:
     """Picture `number` of the mini benchmark, with `finer` times as many pixels on a side."""
-    rng = np.random.default_rng([mini.SEED, number])
-    width, height = (finer * int(side) for side in rng.integers(*mini.SIDES, size=2, endpoint=True))
-    return draw(world, rng, mini.STYLE, width, height)
+    rng = np.random.default_rng([draw_mini.SEED, number])
+    width, height = (finer * int(side) for side in rng.integers(*draw_mini.SIDES, size=2, endpoint=True))
+    return draw(world, rng, draw_mini.STYLE, width, height)
 
 
 def chosen(world: World) -> Iterator[int]:
@@ -102,7 +103,7 @@ class Sheet:
 
 def tags_sheet() -> Image.Image:
     """The drawings and their tags."""
-    world = World.load(mini.DRAWINGS)
+    world = World.load(DRAWINGS)
     names = ClassList.read(DATA / "seen.txt", DATA / "unseen.txt").names
     tagger = Tagger.from_names(names, model=None, pretrained=None, weights=DATA / "clip.safetensors", device="cpu")
     sheet = Sheet()

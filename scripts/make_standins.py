@@ -19,9 +19,10 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from draw_mini import STYLE
+from drawing import DRAWINGS, World, draw
+
 from rcnn import cli
-from rcnn.datasets.drawing import World, draw
-from rcnn.datasets.mini import DRAWINGS, STYLE
 from rcnn.files import replace_file, write_json
 from rcnn.text.classes import ClassList
 

@@ -31,10 +31,11 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from drawing import DRAWINGS, World, draw
+
 from rcnn import clip
 from rcnn.clip.image_tower import ImageEncoder
 from rcnn.clip.text_tower import TextEncoder
-from rcnn.datasets.drawing import World, draw
 from rcnn.files import replace_file
 from rcnn.results.metrics import average_precision
 
@@ -239,7 +240,7 @@ def probe(image, text, compact, images, facts, names):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--drawings", type=Path, default=DATA / "drawings.yaml")
+    parser.add_argument("--drawings", type=Path, default=DRAWINGS)
     parser.add_argument("--output", type=Path, default=DATA / "clip.safetensors")
     parser.add_argument("--cache", type=Path, default=Path("outputs/mini_clip"), help="pictures and progress")
     parser.add_argument("--steps", type=int, default=5200, help=f"batches of {BATCH}")

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from rcnn import clip
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
 import recipe
 

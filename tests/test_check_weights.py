@@ -1,13 +1,8 @@
 """The script that compares two copies of CLIP's weights says yes to other formats and no to other numbers."""
 
-import sys
-from pathlib import Path
-
+import check_weights
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-import check_weights
 
 
 @pytest.fixture

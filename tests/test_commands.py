@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import draw_mini
 import pytest
 import torch
 from running import rcnn
@@ -29,11 +30,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def settings(folder):
-    """Overrides that make the mini benchmark small and keep it in the test's folder."""
+    """Overrides that name a small mini benchmark in the test's folder."""
+    draw_mini.draw_benchmark(folder / "benchmark", 24)
     return [
         f"output={folder}/run", f"cache={folder}/cache", f"dataset.images={folder}/benchmark/images",
-        f"dataset.annotations={folder}/benchmark/instances.json", "dataset.num_images=24", "train.epochs=2",
-        "train.batch_size=2048", "evaluate.bootstrap=20", "device=cpu",
+        f"dataset.annotations={folder}/benchmark/instances.json", "train.epochs=2", "train.batch_size=2048",
+        "evaluate.bootstrap=20", "device=cpu",
     ]  # fmt: skip
 
 

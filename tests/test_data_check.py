@@ -7,22 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import draw_mini
 import open_clip
 import pytest
 
 from rcnn import cli, data
-from rcnn.datasets import DATASETS, mini
+from rcnn.datasets import DATASETS
 from rcnn.files import file_sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ["CLIP's weights", "classes", "text corpus", "images and labels"]
-COUNT = 12
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawn")
-    mini.prepare(folder / "images", folder / "instances.json", COUNT)
+    draw_mini.draw_benchmark(folder, 12)
     return folder
 
 
@@ -87,7 +87,7 @@ def expect_missing(checked, name, *said):
 
 
 def test_as_a_command_all_is_there_with_exit_0_and_the_next_step(drawn, tmp_path):
-    arguments = [*overrides(drawn)[1:], f"dataset.num_images={COUNT}", f"cache={tmp_path}/cache"]
+    arguments = [*overrides(drawn)[1:], f"cache={tmp_path}/cache"]
     module = [sys.executable, "-m", "rcnn.data", "check", "--config", "configs/mini.yaml"]
     run = subprocess.run([*module, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -173,27 +173,18 @@ def test_the_next_command_repeats_the_pairs_quoted_for_the_shell(check, world, t
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["coco", "nuswide"])
+@pytest.mark.parametrize("kind", list(DATASETS))
 def test_annotations_that_are_not_there_are_missing_with_the_script_that_gets_them(check, world, kind):
     checked = check(f"dataset.kind={kind}", f"dataset.annotations={world[0]}/nowhere")
-    expect_missing(checked, "images and labels", f"{world[0]}/nowhere", f"python scripts/prepare_{kind}.py")
+    expect_missing(checked, "images and labels", f"{world[0]}/nowhere", DATASETS[kind].missing)
 
 
-def test_a_benchmark_that_is_not_drawn_yet_is_left_to_the_first_training(check, world):
-    (world[0] / "instances.json").unlink()
-    before = sorted(world[0].rglob("*"))
-    code, found, out = check("dataset.kind=mini")
-    assert code == 0
-    assert found["images and labels"] == ("ok", "not drawn yet, which the first training does")
-    assert out.splitlines()[-1].startswith("next: python -m rcnn.train ")
-    assert sorted(world[0].rglob("*")) == before
-
-
-def test_a_benchmark_with_a_deleted_picture_is_missing_with_the_way_to_draw_it_anew(check, drawn, world):
-    shutil.copy(drawn / "instances.json", world[0])
+@pytest.mark.parametrize("kind", ["coco", "mini"])
+def test_a_deleted_image_is_missing_with_the_script_that_gets_it(check, world, kind):
     (world[0] / "images" / "00004.jpg").unlink()
-    checked = check("dataset.kind=mini", f"dataset.num_images={COUNT}")
-    expect_missing(checked, "images and labels", "00004.jpg", DATASETS["mini"].missing)
+    checked = check(f"dataset.kind={kind}")
+    expect_missing(checked, "images and labels", "00004.jpg", DATASETS[kind].missing)
+    assert checked[2].count(DATASETS[kind].missing) == 1
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]"])

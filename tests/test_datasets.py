@@ -1,5 +1,6 @@
 """The registry of data sets."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +19,13 @@ EVERY = pytest.mark.parametrize("key", list(DATASETS))
 
 
 @EVERY
-def test_every_data_set_has_its_module_and_a_hint_that_names_a_command(key):
+def test_every_data_set_has_its_reader_and_says_which_command_gets_what_is_missing(key):
     settings = DatasetConfig(kind=key, images="/nowhere/images", annotations="/nowhere/annotations")
-    with pytest.raises(FileNotFoundError, match="/nowhere/annotations"):
+    with pytest.raises(FileNotFoundError, match="/nowhere/annotations") as told:
         datasets.read(settings, CLASSES)
+    assert str(told.value).endswith(f"; {DATASETS[key].missing}")
     assert DATASETS[key].title
-    assert "python " in DATASETS[key].missing
+    assert re.search(r"python scripts/\S+\.py", DATASETS[key].missing)
 
 
 @pytest.mark.parametrize("key", [key for key, dataset in DATASETS.items() if dataset.class_names_sha256])
@@ -40,11 +42,10 @@ def test_looking_at_the_registry_loads_neither_torch_nor_the_configuration():
 
 @EVERY
 @pytest.mark.parametrize("absent", ["images", "annotations"])
-@pytest.mark.parametrize("act", [datasets.prepare, lambda settings: datasets.read(settings, CLASSES)])
-def test_images_or_labels_that_are_not_named_are_refused(key, absent, act):
+def test_images_or_labels_that_are_not_named_are_refused(key, absent):
     settings = DatasetConfig(kind=key, **({"images": "/a", "annotations": "/b"} | {absent: None}))
     with pytest.raises(ValueError, match=r"dataset\.images and dataset\.annotations: expected"):
-        act(settings)
+        datasets.read(settings, CLASSES)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from language_server import completion, family, good_answer, serve
 
 from rcnn import describe
 from rcnn.describing import service
-from rcnn.describing.about import beside
+from rcnn.describing.answers import beside
 from rcnn.text.classes import ClassList
 from rcnn.text.corpus import load
 
@@ -496,7 +496,7 @@ def test_no_next_command_where_no_corpus_was_written(run, server, capsys):
 
 
 def test_a_configuration_that_is_not_installed_is_named_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(describe, "__file__", str(tmp_path / "site-packages" / "rcnn" / "describe.py"))
+    monkeypatch.setattr(describe, "PRESETS", tmp_path / "site-packages" / "configs" / "describe")
     with pytest.raises(ValueError, match=r"^coco is part of a checkout of the project, not of the installed package$"):
         describe.main(["coco"])
 

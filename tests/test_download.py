@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
+import prepare_coco
+import prepare_nuswide
 import pytest
 
 from rcnn import cli, config, datasets
@@ -24,10 +26,6 @@ from rcnn.config import DatasetConfig
 from rcnn.datasets import download
 from rcnn.datasets.download import Archive, fetch, unpack
 from rcnn.text.classes import ClassList
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-import prepare_coco
-import prepare_nuswide
 
 ROOT = Path(__file__).resolve().parents[1]
 BODY = random.Random(0).randbytes(100_000)
@@ -348,12 +346,12 @@ def test_only_what_is_still_to_come_has_to_fit_on_the_disk(server, tmp_path, mon
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_only_wanted_members_are_unpacked_and_counted(tmp_path, method):
+def test_only_wanted_members_are_unpacked(tmp_path, method):
     path = zipped(tmp_path / "val2014.zip", method=method)
-    assert unpack(path, "val2014/", tmp_path) == 2
+    unpack(path, "val2014/", tmp_path)
     assert tree(tmp_path / "val2014") == {"a.jpg": b"a" * 5000, "b.jpg": b"b" * 4000}
     assert not (tmp_path / "annotations").exists()
-    assert unpack(path, "annotations/instances_val2014.json", tmp_path) == 1
+    unpack(path, "annotations/instances_val2014.json", tmp_path)
     assert tree(tmp_path / "annotations") == {"instances_val2014.json": b"{}"}
 
 
@@ -363,7 +361,7 @@ def test_members_that_are_there_in_full_size_are_left_alone_and_truncated_ones_r
     whole, cut = tmp_path / "val2014" / "a.jpg", tmp_path / "val2014" / "b.jpg"
     os.utime(whole, ns=(0, 0))
     cut.write_bytes(b"b" * 3999)
-    assert unpack(path, "val2014/", tmp_path) == 2
+    unpack(path, "val2014/", tmp_path)
     assert whole.stat().st_mtime_ns == 0
     assert cut.read_bytes() == b"b" * 4000
 
@@ -383,7 +381,7 @@ def test_an_interrupted_unpacking_leaves_no_half_file_and_is_continued(tmp_path,
     monkeypatch.setattr(shutil, "copyfileobj", copy)
     assert tree(tmp_path / "val2014") == {"a.jpg": b"a" * 5000}
     os.utime(tmp_path / "val2014" / "a.jpg", ns=(0, 0))
-    assert unpack(path, "val2014/", tmp_path) == 2
+    unpack(path, "val2014/", tmp_path)
     assert tree(tmp_path / "val2014") == {"a.jpg": b"a" * 5000, "b.jpg": b"b" * 4000}
     assert (tmp_path / "val2014" / "a.jpg").stat().st_mtime_ns == 0
 
@@ -398,9 +396,9 @@ def test_what_is_missing_of_an_archive_has_to_fit_on_the_disk(tmp_path, monkeypa
     unpack(path, "val2014/", tmp_path)
     (tmp_path / "val2014" / "b.jpg").unlink()
     free(monkeypatch, 4000)
-    assert unpack(path, "val2014/", tmp_path) == 2
+    unpack(path, "val2014/", tmp_path)
     free(monkeypatch, 0)
-    assert unpack(path, "val2014/", tmp_path) == 2
+    unpack(path, "val2014/", tmp_path)
 
 
 @pytest.mark.parametrize("damage", [lambda _: BODY, lambda _: b"", lambda whole: whole[:-30], lambda whole: whole[:1000]])

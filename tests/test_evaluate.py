@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
+import draw_mini
 import numpy as np
 import pytest
 import torch
@@ -26,11 +27,10 @@ from torch.nn import functional as F
 from rcnn import checkpoint, datasets, evaluate, evaluation
 from rcnn.clip.image_tower import ImageFeatures
 from rcnn.config import EvaluateConfig
-from rcnn.datasets import mini
 from rcnn.results import measure, metrics
 from rcnn.results.result import Result
 from rcnn.score import mssa, one_pass, views
-from rcnn.score.one_pass import Mean, Plane, ScoredSet, ScoreFile
+from rcnn.score.score_file import Mean, Plane, ScoredSet, ScoreFile
 
 ROOT = Path(__file__).parents[1]
 PICTURES, BATCH = 25, 2  # an odd number of batches, the last one incomplete
@@ -44,7 +44,7 @@ QUICK = ["evaluate.grids=[]", "evaluate.epochs=false"]
 KILLED_AFTER_FIVE_NOTES = """
 import os, signal, sys
 from rcnn import cli, evaluate
-from rcnn.score.one_pass import ScoreFile
+from rcnn.score.score_file import ScoreFile
 save = ScoreFile.save
 def note_or_die(file, process, done, broken):
     if len(done) == 6:
@@ -55,8 +55,8 @@ cli.run(lambda: evaluate.main(sys.argv[1:]))
 """
 ONE_IS_SLOW = """
 import os, runpy, time
-from rcnn.score import one_pass
-rank, fill, save = int(os.environ["RANK"]), one_pass.fill, one_pass.ScoreFile.save
+from rcnn.score import one_pass, score_file
+rank, fill, save = int(os.environ["RANK"]), one_pass.fill, score_file.ScoreFile.save
 def slow(*arguments):
     time.sleep(0.1 * rank)
     save(*arguments)
@@ -64,7 +64,7 @@ def tell(*arguments):
     clock = fill(*arguments)
     print(f"process {rank} scored {clock.images} images", flush=True)
     return clock
-one_pass.fill, one_pass.ScoreFile.save = tell, slow
+one_pass.fill, score_file.ScoreFile.save = tell, slow
 runpy.run_module("rcnn.evaluate", run_name="__main__")
 """
 
@@ -102,7 +102,7 @@ def table_of(stdout):
 def folder(tmp_path_factory):
     """With a small mini benchmark in it."""
     folder = tmp_path_factory.mktemp("evaluate")
-    mini.prepare(folder / "images", folder / "instances.json", PICTURES)
+    draw_mini.draw_benchmark(folder, PICTURES)
     return folder
 
 

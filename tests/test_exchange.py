@@ -78,8 +78,7 @@ def test_every_request_has_a_key_of_its_own_that_the_cap_in_the_settings_does_no
 
 
 def test_stored_replies_are_followed_as_far_as_they_go(tmp_path):
-    with Answers(tmp_path / "a.jsonl") as store:
-        store.open()
+    with Answers(tmp_path / "a.jsonl", writing=True) as store:
         first = exchange()
         for reply in (INVALID, CUT):
             store.put(first.key, reply, first.question.metadata)

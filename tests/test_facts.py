@@ -9,11 +9,11 @@ from rcnn.describing.questions import Attributes, Hierarchy, Scene, Scenes
 
 
 def hierarchy(narrower=(), broader=()):
-    return "hierarchy", Hierarchy(narrower=list(narrower), broader=list(broader))
+    return Hierarchy(narrower=list(narrower), broader=list(broader))
 
 
 def looks(*attributes):
-    return "parts", Attributes(attributes=list(attributes))
+    return Attributes(attributes=list(attributes))
 
 
 def test_rounds_are_united_in_their_order_and_duplicates_counted():
@@ -24,7 +24,7 @@ def test_rounds_are_united_in_their_order_and_duplicates_counted():
 
 
 def test_scenes_become_a_name_and_a_description():
-    facts, _ = gather("dog", [("scenes", Scenes(scenes=[Scene(name="Park ", description=" on the grass.")]))])
+    facts, _ = gather("dog", [Scenes(scenes=[Scene(name="Park ", description=" on the grass.")])])
     assert facts.scenes == ["Park - on the grass"]
 
 
@@ -67,7 +67,7 @@ def test_attributes_that_name_the_label_are_noted_but_kept():
 
 def test_metadata_keeps_broader_kinds_and_scenes_only():
     scenes = Scenes(scenes=[Scene(name="A", description="b")])
-    answers = [hierarchy(["nikon d80"], ["brand"]), looks("black body"), ("scenes", scenes)]
+    answers = [hierarchy(["nikon d80"], ["brand"]), looks("black body"), scenes]
     facts, _ = gather("nikon", answers, describable=False)
     assert facts == Facts(broader=["brand"], scenes=["A - b"])
 

@@ -1,16 +1,11 @@
 """The image tower: global features against open_clip, local ones against ClearCLIP's equations written out."""
 
-import sys
-from pathlib import Path
-
+import plain_clip
 import pytest
 import recipe
 import torch
 
 from rcnn import clip
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-import plain_clip
 
 HEADS, GRID = 2, 14
 

@@ -25,6 +25,10 @@ def touch(root, names):
         (root / name).touch()
 
 
+def select(names, labels, folder, **options):
+    return images.select(names, labels, DatasetConfig(images=str(folder), annotations="labels.json", **options))
+
+
 def names_in(root, paths):
     return [Path(path).relative_to(root).as_posix() for path in paths]
 
@@ -36,7 +40,7 @@ def root(tmp_path):
 
 
 def test_images_with_a_positive_label_are_used_in_the_order_given_and_unknown_labels_stay_unknown(root):
-    found = images.select(NAMES, LABELS, str(root))
+    found = select(NAMES, LABELS, root)
     assert found.labels.dtype == torch.int8
     assert found.paths == [root / name for name in ("c.jpg", "b.jpg", "d.jpg")]
     assert found.labels.tolist() == [[1, -1], [1, 1], [0, 1]]
@@ -44,7 +48,7 @@ def test_images_with_a_positive_label_are_used_in_the_order_given_and_unknown_la
 
 
 def test_images_without_a_label_are_kept_when_asked(root):
-    found = images.select(NAMES, LABELS, root, keep_unlabelled=True)
+    found = select(NAMES, LABELS, root, keep_unlabelled=True)
     assert names_in(root, found.paths) == NAMES
     assert found.labels.tolist() == [[1, -1], [0, -1], [1, 1], [0, 1]]
     assert (found.left_out, found.missing) == (0, ())
@@ -55,14 +59,14 @@ def test_labels_without_a_positive_one_are_refused(root, keep):
     negative = np.full((4, 2), -1, np.int8)
     for names, labels in ((NAMES, negative), (NAMES, 0 * negative), ([], negative[:0])):
         with pytest.raises(ValueError, match="no image has a positive label of these classes"):
-            images.select(names, labels, root, keep_unlabelled=keep)
+            select(names, labels, root, keep_unlabelled=keep)
 
 
 def test_missing_images_stop_with_their_count_the_first_ten_and_the_way_out(tmp_path):
     names = [f"{i:02}.jpg" for i in range(14)]
     touch(tmp_path, ["00.jpg", "07.jpg"])
     with pytest.raises(FileNotFoundError) as error:
-        images.select(names, np.ones((14, 1), np.int8), tmp_path)
+        select(names, np.ones((14, 1), np.int8), tmp_path)
     message = str(error.value)
     assert message.startswith(f"12 of 14 images are missing under {tmp_path} (dataset.images)")
     assert [name for name in names if name in message] == [n for n in names if n not in ("00.jpg", "07.jpg")][:10]
@@ -71,23 +75,23 @@ def test_missing_images_stop_with_their_count_the_first_ten_and_the_way_out(tmp_
 
 def test_a_missing_image_that_is_not_used_does_not_matter(root):
     (root / NAMES[1]).unlink()
-    assert len(images.select(NAMES, LABELS, root).paths) == 3
+    assert len(select(NAMES, LABELS, root).paths) == 3
     with pytest.raises(FileNotFoundError, match="1 of 4 images are missing"):
-        images.select(NAMES, LABELS, root, keep_unlabelled=True)
+        select(NAMES, LABELS, root, keep_unlabelled=True)
 
 
 def test_a_folder_named_like_an_image_is_a_missing_image(root):
     (root / "b.jpg").unlink()
     (root / "b.jpg").mkdir()
     with pytest.raises(FileNotFoundError, match="1 of 3 images are missing"):
-        images.select(NAMES, LABELS, root)
+        select(NAMES, LABELS, root)
 
 
 @pytest.mark.parametrize(("keep", "left_out"), [(False, 1), (True, 0)])
 def test_missing_images_are_left_out_and_listed_when_allowed(root, keep, left_out):
     for name in ("sub/a.jpg", "b.jpg"):
         (root / name).unlink()
-    found = images.select(NAMES, LABELS, root, keep_unlabelled=keep, allow_missing=True)
+    found = select(NAMES, LABELS, root, keep_unlabelled=keep, allow_missing=True)
     assert names_in(root, found.paths) == ["c.jpg", "d.jpg"]
     assert found.labels.tolist() == [[1, -1], [0, 1]]
     assert found.left_out == left_out
@@ -95,7 +99,7 @@ def test_missing_images_are_left_out_and_listed_when_allowed(root, keep, left_ou
 
 
 def test_allowing_missing_images_changes_nothing_when_none_is(root):
-    strict, lenient = (images.select(NAMES, LABELS, root, allow_missing=allowed) for allowed in (False, True))
+    strict, lenient = (select(NAMES, LABELS, root, allow_missing=allowed) for allowed in (False, True))
     assert strict.paths == lenient.paths
     assert strict.labels.equal(lenient.labels)
     assert lenient.missing == ()
@@ -104,7 +108,7 @@ def test_allowing_missing_images_changes_nothing_when_none_is(root):
 @pytest.mark.parametrize(("allowed", "message"), [(False, "4 of 4 images are missing"), (True, "none of the 4 images is")])
 def test_a_folder_without_any_of_the_images_is_refused_even_if_missing_ones_are_allowed(tmp_path, allowed, message):
     with pytest.raises(FileNotFoundError, match=rf"{message} under .*\(dataset\.images\)"):
-        images.select(NAMES, np.ones((4, 2), np.int8), tmp_path / "nowhere", allow_missing=allowed)
+        select(NAMES, np.ones((4, 2), np.int8), tmp_path / "nowhere", allow_missing=allowed)
 
 
 @pytest.mark.parametrize("allowed", [False, True])
@@ -112,7 +116,7 @@ def test_a_folder_without_any_of_the_images_is_refused_even_if_missing_ones_are_
 def test_a_name_that_leaves_the_folder_is_refused_even_if_missing_ones_are_allowed(root, name, allowed):
     touch(root.parent, ["x.jpg"])
     with pytest.raises(ValueError, match=f"file name '{name}' leads out of the image folder"):
-        images.select([*NAMES[:3], name], LABELS, root, allow_missing=allowed)
+        select([*NAMES[:3], name], LABELS, root, allow_missing=allowed)
 
 
 class Parser:

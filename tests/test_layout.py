@@ -1,9 +1,5 @@
 """Imports go down: no circle, and what a command does it does with modules, not with other commands."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import import_graph
 
 

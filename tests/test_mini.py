@@ -6,15 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import draw_mini
 import numpy as np
 import pytest
 import torch
+from drawing import DRAWINGS, STYLES, Shape, World, draw
 from safetensors.torch import load_file
 
-from rcnn import clip, datasets
+from rcnn import clip, config, datasets
 from rcnn.config import DatasetConfig
-from rcnn.datasets import mini
-from rcnn.datasets.drawing import STYLES, Shape, World, draw
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList
 
@@ -24,7 +24,7 @@ DATA = ROOT / "data" / "mini"
 
 @pytest.fixture(scope="module")
 def world():
-    return World.load(DATA / "drawings.yaml")
+    return World.load(DRAWINGS)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,9 @@ def classes():
     return ClassList.read(DATA / "seen.txt", DATA / "unseen.txt")
 
 
-def read(annotations, images, classes):
-    return datasets.read(DatasetConfig(kind="mini", annotations=str(annotations), images=str(images)), classes)
+def read(folder, classes):
+    settings = DatasetConfig(kind="mini", annotations=str(folder / "instances.json"), images=str(folder / "images"))
+    return datasets.read(settings, classes)
 
 
 def test_every_class_is_a_thing_a_kind_or_a_scene_of_the_drawings_and_a_third_is_unseen(world, classes):
@@ -89,43 +90,42 @@ def test_an_unknown_colour_is_named(tmp_path):
 
 
 def test_the_benchmark_is_drawn_once_and_read_like_coco(tmp_path, classes):
-    images, annotations = tmp_path / "images", tmp_path / "instances.json"
-    mini.prepare(images, annotations, 6)
+    draw_mini.draw_benchmark(tmp_path, 6)
+    annotations = tmp_path / "instances.json"
     written = annotations.stat().st_mtime_ns
-    found = read(annotations, images, classes)
+    found = read(tmp_path, classes)
     assert found.labels.shape == (6, 84)
     assert set(found.labels.unique().tolist()) == {-1, 1}
-    mini.prepare(images, annotations, 6)
+    draw_mini.draw_benchmark(tmp_path, 6)
     assert annotations.stat().st_mtime_ns == written
-    mini.prepare(images, annotations, 7)
-    assert len(read(annotations, images, classes).paths) == 7
+    draw_mini.draw_benchmark(tmp_path, 7)
+    assert len(read(tmp_path, classes).paths) == 7
 
 
 def test_a_file_name_that_leaves_the_image_folder_is_refused(tmp_path, classes):
-    images, annotations = tmp_path / "images", tmp_path / "instances.json"
-    mini.prepare(images, annotations, 2)
+    draw_mini.draw_benchmark(tmp_path, 2)
+    annotations = tmp_path / "instances.json"
     content = json.loads(annotations.read_text())
     content["images"][0]["file_name"] = "../instances.json"
     annotations.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="leads out of the image folder"):
-        read(annotations, images, classes)
+        read(tmp_path, classes)
 
 
 def test_images_without_a_positive_label_are_left_out_and_counted(tmp_path, classes):
-    images, annotations = tmp_path / "images", tmp_path / "instances.json"
-    mini.prepare(images, annotations, 3)
+    draw_mini.draw_benchmark(tmp_path, 3)
+    annotations = tmp_path / "instances.json"
     content = json.loads(annotations.read_text())
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 2]
     annotations.write_text(json.dumps(content))
-    found = read(annotations, images, classes)
+    found = read(tmp_path, classes)
     assert (len(found.paths), found.left_out) == (2, 1)
 
 
 def test_an_annotation_file_without_one_of_the_classes_is_refused(tmp_path, classes):
-    images, annotations = tmp_path / "images", tmp_path / "instances.json"
-    mini.prepare(images, annotations, 2)
+    draw_mini.draw_benchmark(tmp_path, 2)
     with pytest.raises(ValueError, match="no category for 1 classes: zebra"):
-        read(annotations, images, ClassList((*classes.names, "zebra"), 0))
+        read(tmp_path, ClassList((*classes.names, "zebra"), 0))
 
 
 def test_the_held_out_style_looks_different(world):
@@ -137,24 +137,36 @@ def test_the_held_out_style_looks_different(world):
     assert all((a[0] != b[0]).any() for a, b in itertools.pairwise(pairs))
 
 
-def test_reading_draws_nothing_and_preparing_draws_what_is_not_there_or_was_drawn_by_other_settings(tmp_path, classes):
-    settings = {"kind": "mini", "annotations": str(tmp_path / "instances.json"), "images": str(tmp_path / "images")}
-    two, three = (DatasetConfig(**settings, num_images=number) for number in (2, 3))
-    assert not datasets.is_prepared(two)
-    with pytest.raises(FileNotFoundError, match=r"instances\.json"):
-        datasets.read(two, classes)
+def test_reading_draws_nothing_and_one_line_says_which_script_does(tmp_path, classes):
+    with pytest.raises(FileNotFoundError, match=r"^there is no .*instances\.json .*; python scripts/draw_mini\.py draws it$"):
+        read(tmp_path, classes)
     assert not list(tmp_path.iterdir())
-    datasets.prepare(two)
-    assert datasets.is_prepared(two)
-    assert not datasets.is_prepared(three)
-    datasets.prepare(three)
-    assert len(datasets.read(three, classes).paths) == 3
 
 
-def test_without_a_checkout_one_line_says_that_the_benchmark_is_part_of_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(mini, "DRAWINGS", tmp_path / "drawings.yaml")
-    with pytest.raises(FileNotFoundError, match=r"^the mini benchmark is part of a checkout.*drawings\.yaml$"):
-        mini.prepare(tmp_path / "images", tmp_path / "instances.json", 2)
+def test_a_deleted_picture_is_named_with_the_script_which_then_draws_it_anew(tmp_path, classes):
+    draw_mini.draw_benchmark(tmp_path, 3)
+    picture = tmp_path / "images" / "00001.jpg"
+    before = picture.read_bytes()
+    picture.unlink()
+    with pytest.raises(FileNotFoundError, match=r"00001\.jpg\n.*; python scripts/draw_mini\.py draws it$"):
+        read(tmp_path, classes)
+    draw_mini.draw_benchmark(tmp_path, 3)
+    assert picture.read_bytes() == before
+
+
+def test_as_a_command_it_draws_into_the_folder_that_is_given(tmp_path, capsys):
+    draw_mini.main(["--images", "2", "--folder", str(tmp_path / "drawn")])
+    assert sorted(path.name for path in (tmp_path / "drawn" / "images").iterdir()) == ["00000.jpg", "00001.jpg"]
+    assert f"the mini benchmark is in {tmp_path}/drawn" in capsys.readouterr().out
+
+
+def test_it_is_drawn_where_the_configuration_looks_for_it(monkeypatch):
+    settings, drawn = config.load(ROOT / "configs" / "mini.yaml").dataset, []
+    monkeypatch.setattr(draw_mini, "draw_benchmark", lambda folder, count: drawn.append((folder, count)))
+    draw_mini.main([])
+    ((folder, count),) = drawn
+    assert (settings.images, settings.annotations) == (str(folder / "images"), str(folder / "instances.json"))
+    assert count == 1000
 
 
 @pytest.mark.parametrize("content", ['{"images": []}', '{"info": {"description": "COCO 2014"}}', "[]", "not JSON"])
@@ -162,7 +174,7 @@ def test_an_annotation_file_of_somebody_else_is_left_alone(tmp_path, content):
     annotations = tmp_path / "instances.json"
     annotations.write_text(content)
     with pytest.raises(ValueError, match="is left alone"):
-        mini.prepare(tmp_path / "images", annotations, 2)
+        draw_mini.draw_benchmark(tmp_path, 2)
     assert annotations.read_text() == content
     assert not (tmp_path / "images").exists()
 

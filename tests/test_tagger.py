@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import draw_mini
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,6 @@ from running import rcnn
 from torch.nn import functional as F
 
 from rcnn import runtime, tagger
-from rcnn.datasets import mini
 from rcnn.learn import class_embeddings, losses
 from rcnn.predict import find_images
 from rcnn.tagger import Tagger
@@ -37,8 +37,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(folder):
-    mini.prepare(folder / "pictures", folder / "instances.json", 10)
-    return sorted((folder / "pictures").iterdir())
+    draw_mini.draw_benchmark(folder / "benchmark", 10)
+    return sorted((folder / "benchmark" / "images").iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,12 @@
 """The text tower and the prompt learner, against the 77-token computation of the equations and against open_clip."""
 
-import sys
-from pathlib import Path
-
+import plain_clip
 import pytest
 import torch
 from torch.nn import functional as F
 
 from rcnn import clip
 from rcnn.learn.prompt_learner import PromptLearner
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-import plain_clip
 
 HEADS = 2
 

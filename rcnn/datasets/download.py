@@ -21,23 +21,15 @@ TRIES = 5  # in a row without a single byte
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file at an official address.
-
-    Attributes:
-        url: address.
-        size: bytes.
-        md5: checksum, as published or computed by many users of the file.
-        wanted: prefix of the members that are needed.
-    """
+    """A zip file at an official address."""
 
     url: str
-    size: int
-    md5: str
-    wanted: str
+    size: int  # bytes
+    md5: str  # as published, or computed by many users of the file
+    wanted: str  # prefix of the members that are needed
 
     @property
     def name(self) -> str:
-        """File name."""
         return self.url.rsplit("/", 1)[-1]
 
 
@@ -61,7 +53,7 @@ def fetch(archive: Archive, folder: str | Path) -> Path:
             reason = "the connection broke off"
             try:
                 _append(archive, part, have, bar)
-            except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            except (OSError, http.client.HTTPException) as error:
                 reason = getattr(error, "reason", error)
                 if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code not in (408, 429):
                     failures = TRIES  # another try would get the same answer
@@ -83,13 +75,12 @@ def _append(archive: Archive, part: Path, have: int, bar: progress) -> None:
     """Append to `part` what follows its first `have` bytes."""
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=60) as response:
-        fresh = have and response.status != 206  # the server cannot resume: from the start
+        start = have if response.status == 206 else 0  # a server that cannot resume sends the whole file
         length = int(response.headers.get("Content-Length") or 0)
-        if length and length != archive.size - (0 if fresh else have):  # such as the page of a login, with status 200
+        if length and length != archive.size - start:  # such as the page of a login, with status 200
             raise ConnectionError(f"the server offers {length:,} bytes, {archive.size:,} were expected")
-        if fresh:
-            bar.update(-have)
-        with open(part, "wb" if fresh else "ab") as file:
+        bar.update(start - have)
+        with open(part, "ab" if start else "wb") as file:
             while chunk := response.read1(CHUNK):  # read() would lose what it has when the connection breaks
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -119,18 +110,10 @@ def room(folder: str | Path, needed: int, what: str) -> None:
         raise ValueError(f"{what} {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free")
 
 
-def unpack(path: str | Path, wanted: str, folder: str | Path) -> int:
-    """Unpack the members whose name begins with `wanted`; those that are there with their full size are left alone.
+def unpack(path: str | Path, wanted: str, folder: str | Path) -> None:
+    """Unpack the members whose name begins with `wanted`, unless they are there with their full size.
 
     Every file is written whole or not at all, so an interrupted call is continued by the next one.
-
-    Args:
-        path: zip file.
-        wanted: prefix of the members' names.
-        folder: where their names start.
-
-    Returns:
-        how many members there are.
 
     Raises:
         ValueError: no zip file, or a member that would leave the folder.
@@ -139,12 +122,12 @@ def unpack(path: str | Path, wanted: str, folder: str | Path) -> int:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if m.filename.startswith(wanted) and not m.is_dir()]
-            missing = [m for m in members if not _is_there(folder / m.filename, m.file_size)]
             if not members:
                 raise ValueError(f"{path} has no {wanted}")
-            if missing:
-                folder.mkdir(parents=True, exist_ok=True)
-                room(folder, sum(m.file_size for m in missing), f"unpacking {Path(path).name} needs")
+            there = {file: file.stat().st_size for m in members if (file := folder / m.filename).is_file()}
+            missing = [m for m in members if there.get(folder / m.filename) != m.file_size]
+            folder.mkdir(parents=True, exist_ok=True)
+            room(folder, sum(m.file_size for m in missing), f"unpacking {Path(path).name} needs")
             for member in progress(missing, f"unpack {Path(path).name}", unit="file"):
                 if ".." in Path(member.filename).parts or Path(member.filename).is_absolute():
                     raise ValueError(f"{path}: member {member.filename!r} leads out of {folder}")
@@ -152,8 +135,3 @@ def unpack(path: str | Path, wanted: str, folder: str | Path) -> int:
                     shutil.copyfileobj(source, target, CHUNK)
     except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise ValueError(f"{path} is no whole zip file ({error}); delete it and run again") from None
-    return len(members)
-
-
-def _is_there(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from rcnn import checkpoint
+from rcnn.datasets import Settings
 from rcnn.files import digest
 
 PARSER = 2  # raise it when labels are parsed or kept differently: every older entry of the cache is then parsed anew
@@ -31,31 +32,25 @@ class ImageSet:
     missing: tuple[str, ...] = ()
 
 
-def select(
-    names: Sequence[str], labels: np.ndarray, root: str | Path, keep_unlabelled: bool = False, allow_missing: bool = False
-) -> ImageSet:
-    """The images to use.
-
-    Args:
-        names: B file names under `root`.
-        labels: (B, C) int8 in {1, -1, 0 = unknown}.
-        root: folder of the images.
-        keep_unlabelled: keep images without a positive label among the classes.
-        allow_missing: leave out images that are not there, instead of stopping.
+def select(names: Sequence[str], labels: np.ndarray, settings: Settings) -> ImageSet:
+    """The images to use, out of B with (B, C) labels in {1, -1, 0 = unknown}; `names` are relative to `settings.images`.
 
     Raises:
         FileNotFoundError, ValueError: images are missing (with their count and the first ten names), a name leads out of the
             folder, or no image has a positive label.
     """
-    root = Path(root)
-    labelled = (labels == 1).any(1)
+    root, labelled = Path(settings.images), (labels == 1).any(1)
     if not labelled.any():
-        raise ValueError("no image has a positive label of these classes")
-    used = np.arange(len(names)) if keep_unlabelled else np.flatnonzero(labelled)
-    paths = [inside(root, names[i]) for i in used]
+        raise ValueError(f"{settings.annotations}: no image has a positive label of these classes")
+    used = np.flatnonzero(labelled | settings.keep_unlabelled)
+    for name in (names[i] for i in used):
+        parts = Path(name).parts
+        if not parts or Path(name).is_absolute() or ".." in parts or ":" in parts[0]:
+            raise ValueError(f"{settings.annotations}: file name {name!r} leads out of the image folder {root}")
+    paths = [root / names[i] for i in used]
     there = np.array([path.is_file() for path in paths])
     missing = tuple(str(path) for path, here in zip(paths, there, strict=True) if not here)
-    if missing and not allow_missing:
+    if missing and not settings.allow_missing:
         listed = "\n  ".join(missing[:10])
         raise FileNotFoundError(
             f"{len(missing)} of {len(paths)} images are missing under {root} (dataset.images):\n  {listed}\n"
@@ -67,24 +62,15 @@ def select(
     return ImageSet(found, torch.from_numpy(labels[used[there]]), len(names) - len(used), missing)
 
 
-def inside(root: Path, name: str) -> Path:
-    """The path of `name` under `root`; a name that leads out of it is refused."""
-    parts = Path(name).parts
-    if Path(name).is_absolute() or ".." in parts or ":" in "".join(parts[:1]) or not parts:
-        raise ValueError(f"file name {name!r} leads out of the image folder {root}")
-    return root / name
-
-
 def remember(
     folder: str | Path | None, sources: Iterable[Path], metadata: Any, parse: Callable[[], tuple[list[str], np.ndarray]]
 ) -> tuple[list[str], np.ndarray]:
-    """(names, labels) that `parse()` returns, parsed once and kept as one small file.
+    """What `parse()` returns, B names and (B, C) int8 labels in {1, -1, 0}: parsed once and kept as one small file.
 
     Args:
         folder: of the cache, or None to parse each time.
-        sources: files that were parsed; another size or time of change makes a new entry.
+        sources: files that are parsed; another size or time of change makes a new entry.
         metadata: what else the labels depend on, JSON-able.
-        parse: () -> (list of B names, (B, C) int8 in {1, -1, 0}).
     """
     if not folder:
         return parse()

@@ -5,7 +5,7 @@ images are used. Lines may end in CRLF or LF; file names may have Windows separa
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +18,7 @@ BLOCK = 1 << 25  # bytes parsed at a time
 
 
 def find(annotations: str | Path, images: str | Path | None, classes: ClassList) -> dict[str, Path]:
-    """The text files that are needed.
-
-    Args:
-        annotations: folder of the text files, in the official subfolders or flat.
-        images: folder of the images, which is not searched.
-        classes: seen classes are tags of TagList1k.txt, unseen ones have a Labels_<class>.txt.
-
-    Returns:
-        {lower-case name: path}
+    """{lower-case name: path} of the text files needed, in the official subfolders or flat; the images are not searched.
 
     Raises:
         FileNotFoundError: some are not there, with their count and the first ten names.
@@ -46,10 +38,10 @@ def find(annotations: str | Path, images: str | Path | None, classes: ClassList)
 
 
 def labels(files: Mapping[str, Path], classes: ClassList) -> tuple[list[str], np.ndarray]:
-    """The labels of the test images.
+    """The labels of the test images: seen classes are tags of TagList1k.txt, unseen ones have a Labels_<class>.txt.
 
     Returns:
-        (file names of the B images in the order of TestImagelist.txt, `actor/0001_2124494179.jpg` and so on, (B, C) int8 in
+        (file names of the B images in the order of TestImagelist.txt, such as actor/0001_2124494179.jpg, (B, C) int8 in
         {1, -1}).
 
     Raises:
@@ -81,14 +73,7 @@ def labels(files: Mapping[str, Path], classes: ClassList) -> tuple[list[str], np
 
 
 def read_table(path: Path, width: int, rows: np.ndarray, columns: Sequence[int], lines: int) -> np.ndarray:
-    """Some rows and columns of a text file of zeros and ones.
-
-    Args:
-        path: the file; a line is `width` digits, apart by blanks or tabs.
-        width: columns of the file.
-        rows: numbers of the lines wanted, in any order.
-        columns: numbers of the columns wanted.
-        lines: how many lines the file should have.
+    """Some rows and columns of a text file of zeros and ones, apart by blanks or tabs, with `width` of them a line.
 
     Returns:
         (len(rows), len(columns)) bool.
@@ -98,44 +83,41 @@ def read_table(path: Path, width: int, rows: np.ndarray, columns: Sequence[int],
     """
     wanted = np.zeros(lines, bool)
     wanted[rows] = True
-    parts, line, rest = [], 0, b""
-    with open(path, "rb") as file, progress(title=path.name, total=os.path.getsize(path), unit="B") as bar:
-        while block := file.read(BLOCK):
-            bar.update(len(block))
-            block = rest + block
-            cut = block.rfind(b"\n") + 1
-            rest = block[cut:]
-            line += _take(block[:cut], path, width, line, wanted, columns, parts)
-    line += _take(rest + b"\n", path, width, line, wanted, columns, parts)
+    parts, line = [], 0
+    for block in _blocks(path, width):
+        if line + len(block) > lines:
+            raise ValueError(f"{path} has more than {lines:,} lines, as many as Imagelist.txt names images")
+        parts.append(block[wanted[line : line + len(block)]][:, columns] == ord("1"))
+        line += len(block)
     if line != lines:
         raise ValueError(f"{path} has {line:,} lines, Imagelist.txt names {lines:,} images; perhaps it was cut")
-    table = np.concatenate(parts) if parts else np.zeros((0, len(columns)), bool)
-    order = np.cumsum(wanted) - 1  # the table is in the order of the file
-    return table[order[rows]]
+    order = np.cumsum(wanted) - 1  # the parts are in the order of the file
+    return np.concatenate(parts)[order[rows]]
 
 
-def _take(
-    text: bytes, path: Path, width: int, line: int, wanted: np.ndarray, columns: Sequence[int], parts: list[np.ndarray]
-) -> int:
-    """Parse whole lines, append their wanted rows and columns to `parts`, and return how many lines there were."""
-    characters = np.frombuffer(text, np.uint8)
-    digit = (characters & 0xFE) == ord("0")  # "0" and "1" differ in the last bit
-    blank = (characters == 32) | ((characters >= 9) & (characters <= 13))
-    if not (digit | blank).all():
-        raise ValueError(f"{path}: expected only 0 and 1, got {chr(characters[~(digit | blank)][0])!r}")
-    ends = np.flatnonzero(characters == 10)
-    if not len(ends):
-        return 0
-    a_line = np.add.reduceat(digit, np.r_[0, ends[:-1] + 1], dtype=np.int32)
-    full = a_line > 0  # a blank line, as at the end, is none
-    if (bad := full & (a_line != width)).any():
-        number = line + int(full[: bad.argmax()].sum()) + 1
-        raise ValueError(f"{path}: line {number} has {a_line[bad.argmax()]} entries, expected {width}; perhaps it was cut")
-    table = characters[digit].reshape(-1, width)
-    if line + len(table) > len(wanted):
-        raise ValueError(f"{path} has more than {len(wanted):,} lines, as many as Imagelist.txt names images")
-    parts.append(table[wanted[line : line + len(table)]][:, columns] == ord("1"))
-    return len(table)
+def _blocks(path: Path, width: int) -> Iterator[np.ndarray]:
+    """(lines, width) characters "0" and "1" of each block of whole lines."""
+    line, rest, block = 0, b"", b" "
+    with open(path, "rb") as file, progress(title=path.name, total=os.path.getsize(path), unit="B") as bar:
+        while block:
+            block = file.read(BLOCK)
+            bar.update(len(block))
+            text = rest + (block or b"\n")  # the last line may have no end
+            cut = text.rfind(b"\n") + 1
+            text, rest = text[:cut], text[cut:]
+            characters = np.frombuffer(text, np.uint8)
+            digit = (characters & 0xFE) == ord("0")  # "0" and "1" differ in the last bit
+            blank = (characters == 32) | ((characters >= 9) & (characters <= 13))
+            if not (digit | blank).all():
+                raise ValueError(f"{path}: expected only 0 and 1, got {chr(characters[~(digit | blank)][0])!r}")
+            starts = np.r_[0, np.flatnonzero(characters == 10) + 1][:-1]
+            entries = np.add.reduceat(digit, starts, dtype=np.int32)
+            entries = entries[entries > 0]  # a blank line, as at the end, is none
+            if (bad := entries != width).any():
+                i = bad.argmax()
+                raise ValueError(f"{path}: line {line + i + 1} has {entries[i]} entries, expected {width}; perhaps it was cut")
+            line += len(entries)
+            yield characters[digit].reshape(-1, width)
 
 
 def _label_file(name: str) -> str:

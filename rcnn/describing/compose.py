@@ -11,7 +11,6 @@ def sentences(
     """All sentences of one class, in the order of the families.
 
     Args:
-        name: the class.
         narrower, broader: names of narrower and broader kinds.
         attributes: short phrases of what it looks like.
         scenes: "Name - description" of places it is seen in.

@@ -5,22 +5,13 @@ from collections.abc import Iterable
 from rcnn.config import DescribeConfig
 from rcnn.describing.answers import Answers
 from rcnn.describing.exchange import Exchange, expected_tokens
+from rcnn.describing.service import StopError
 
 PRICES = {"gpt-4o-mini": (0.15, 0.60)}  # USD for a million tokens in, out (November 2026)
 
 
 class Cost:
-    """The cost of one run.
-
-    Args:
-        settings: the model, and its prices where they are set.
-        store: counts the tokens that the run has paid for.
-        batched: the run asks through the Batch API, at half the price.
-        limit: USD that the run may spend, or None.
-
-    Raises:
-        ValueError: a limit, and a model whose price is not known.
-    """
+    """The cost in USD of the answers that a run adds to `store`; a limit is refused for a model whose price is not known."""
 
     def __init__(self, settings: DescribeConfig, store: Answers, batched: bool = False, limit: float | None = None) -> None:
         prices = (settings.input_price, settings.output_price)
@@ -33,25 +24,20 @@ class Cost:
         """USD of (in, out) tokens; 0 if the price is not known."""
         return sum(p * n for p, n in zip(self.prices or (0, 0), tokens, strict=True)) / 1e6 / (2 if batched else 1)
 
-    @property
-    def spent(self) -> float:
-        """USD of this run so far."""
-        return self.price(self.store.paid, self.batched)
-
     def __str__(self) -> str:
-        return f"${self.spent:.4f}" if self.prices else f"{sum(self.store.paid):,} tokens"
+        spent = self.price(self.store.paid, self.batched)
+        return f"${spent:.4f}" if self.prices else f"{sum(self.store.paid):,} tokens"
 
-    def refuse(self) -> str | None:
-        """Why no further request may be sent, or None."""
-        if self.limit is not None and self.store.unmetered:
-            return "the service reports no token counts, so that --max-cost cannot be kept"
-        if self.limit is not None and self.spent >= self.limit:
-            return f"{self} spent, --max-cost is {self.limit}; the same command with more continues"
-        return None
-
-    def refuse_batch(self, exchanges: Iterable[Exchange]) -> str | None:
-        """Why the next requests of these may not be sent as a batch, or None."""
-        expected = self.spent + self.price(expected_tokens(exchanges), batched=True)
-        if self.limit is not None and expected > self.limit:
-            return f"this batch would bring the cost to about ${expected:.4f}, --max-cost is {self.limit}"
-        return None
+    def check(self, batch: Iterable[Exchange] = ()) -> None:
+        """StopError unless another request, or a batch of the next requests of these exchanges, may be sent."""
+        if self.limit is None:
+            return
+        spent = self.price(self.store.paid, self.batched)
+        if self.batched:
+            expected = spent + self.price(expected_tokens(batch), batched=True)
+            if expected > self.limit:
+                raise StopError(f"this batch would bring the cost to about ${expected:.4f}, --max-cost is {self.limit}")
+        elif self.store.unmetered:
+            raise StopError("the service reports no token counts, so that --max-cost cannot be kept")
+        elif spent >= self.limit:
+            raise StopError(f"{self} spent, --max-cost is {self.limit}; the same command with more continues")

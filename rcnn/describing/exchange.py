@@ -33,12 +33,7 @@ class Exchange:
 
     A cut answer is asked for once more with a doubled cap; a refusal or an invalid answer is sent back with a complaint.
 
-    Args:
-        question: what is asked.
-        settings: the model, its service, and the sampling.
-
     Attributes:
-        key: under which the reply to the next request is stored: a hash of the service and all that shapes the reply.
         replies: {key: reply} so far.
         outcome: None while a reply is awaited, then the validated answer or a Failure.
     """
@@ -48,12 +43,8 @@ class Exchange:
         self.replies: dict[str, Reply] = {}
         self.outcome: BaseModel | Failure | None = None
         self._messages = [{"role": "system", "content": PROMPTS["system"]}, {"role": "user", "content": question.prompt}]
-        self._doubled, self._complaints = False, 0
-        self.key = self._key()
-
-    @property
-    def _cap(self) -> int:
-        return self.settings.max_tokens * (2 if self._doubled else 1)
+        self._caps = 1  # times settings.max_tokens
+        self._complaints = 0
 
     def next_request(self) -> dict[str, Any]:
         """JSON body of the request that is to be sent next."""
@@ -64,45 +55,39 @@ class Exchange:
             "messages": self._messages,
             "response_format": FORMATS[self.question.family],
             "seed": self.question.round,
-            limit: self._cap,
+            limit: self._caps * self.settings.max_tokens,
             **({} if self.settings.temperature is None else {"temperature": self.settings.temperature}),
         }
 
-    def _key(self) -> str:
+    @property
+    def key(self) -> str:
+        """Under which the reply to the next request is stored: a hash of the service and all that shapes the reply."""
         # the cap shapes only answers that are cut: with it in the key, raising it would ask everything anew
         shaping = {k: v for k, v in self.next_request().items() if k not in CAPS}
-        return digest([self.settings.base_url, shaping | {"cap": 2 if self._doubled else 1}])[:32]
+        return digest([self.settings.base_url, shaping | {"cap": self._caps}])[:32]
 
     def take(self, reply: Reply) -> None:
         """Go on with the reply to the last request: to the outcome, or to the next request."""
         self.replies[self.key] = reply
-        cut = reply.finish == "length"
-        if cut:
-            answer, last_try = Failure(f"the answer was cut at {self._cap} tokens; raise max_tokens"), self._doubled
-        else:
-            answer, last_try = _read(self.question.family, reply), self._complaints == COMPLAINTS
-        if last_try or not isinstance(answer, Failure):
-            self.outcome = answer
-            return
-        if cut:
-            self._doubled = True
-        else:
+        answer = _read(self.question.family, reply)
+        if reply.finish == "length" and self._caps == 1:
+            self._caps = 2
+        elif reply.finish == "length":
+            self.outcome = Failure(f"the answer was cut at {self._caps * self.settings.max_tokens} tokens; raise max_tokens")
+        elif isinstance(answer, Failure) and self._complaints < COMPLAINTS:
             self._complaints += 1
             self._messages = [
                 *self._messages,
                 {"role": "assistant", "content": reply.text or reply.refusal or "(no answer)"},
                 {"role": "user", "content": PROMPTS["complaint"].format(why=answer.why)},
             ]
-        self.key = self._key()
+        else:
+            self.outcome = answer
 
     def follow(self, store: Answers) -> None:
         """Take the replies that are stored, as far as they go."""
         while self.outcome is None and (reply := store.get(self.key)):
             self.take(reply)
-
-    def fail(self, why: str) -> None:
-        """End without an answer."""
-        self.outcome = Failure(why)
 
 
 def _read(family: str, reply: Reply) -> BaseModel | Failure:

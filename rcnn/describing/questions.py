@@ -54,21 +54,13 @@ SCHEMAS = {"triage": Triage, "parts": Attributes, "phrases": Attributes, "hierar
 
 @dataclass(frozen=True)
 class Question:
-    """One question about one class.
+    """One question about one class."""
 
-    Attributes:
-        name: the class.
-        family: key of SCHEMAS.
-        round: from 1; rounds ask the same with another seed.
-        prompt: the user's message.
-        items: entries the answer should have, for estimates.
-    """
-
-    name: str
-    family: str
-    round: int
-    prompt: str
-    items: int
+    name: str  # of the class
+    family: str  # key of SCHEMAS
+    round: int  # from 1; rounds ask the same with another seed
+    prompt: str  # the user's message
+    items: int  # entries the answer should have, for estimates
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -77,27 +69,14 @@ class Question:
 
 
 def triage(name: str, sense: str | None, settings: DescribeConfig) -> Question:
-    """The first question about a class: which kind of thing it is, and in which sense.
-
-    Args:
-        name: the class.
-        sense: the meaning the user chose, or None.
-        settings: `context` says what the class list is about.
-    """
+    """The first question about a class: which kind of thing it is, and in which sense, unless the user chose one."""
     known = [PROMPTS["context"].format(context=settings.context)] if settings.context else []
     known += [PROMPTS["sense"].format(sense=sense)] if sense else []
     return Question(name, "triage", 1, PROMPTS["triage"].format(name=name, known="".join(f"{k}\n" for k in known)), 1)
 
 
 def descriptions(name: str, gloss: str, describable: bool, settings: DescribeConfig) -> list[Question]:
-    """The questions that follow.
-
-    Args:
-        name: the class.
-        gloss: its meaning; it goes into every prompt.
-        describable: False where nothing can be seen (metadata, invisible ideas): looks are not asked for.
-        settings: how many items to ask for, and how often.
-    """
+    """The questions that follow, each with the gloss, the meaning of the class; about looks only where it is describable."""
     label = PROMPTS["label"].format(name=name, gloss=gloss) + "\n"
 
     def ask(family, rounds, items, **sizes):

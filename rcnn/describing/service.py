@@ -23,7 +23,7 @@ class StopError(ValueError):
     """The run cannot go on; what was answered is kept, and the same command continues."""
 
 
-class UnansweredError(Exception):
+class UnansweredError(ValueError):
     """One request failed after all its tries; others may not."""
 
 
@@ -34,13 +34,7 @@ class InterruptedRunError(Exception):
 class Service:
     """An OpenAI-compatible service; requests that fail in passing are tried again with exponential back-off.
 
-    Args:
-        base_url: None for OpenAI; else such as "http://localhost:8000/v1" (vLLM, Ollama, llama.cpp).
-        timeout: seconds for one request.
-        retries: further tries after a 409, 429, 5xx, a network error or a reply that is none.
-
     Attributes:
-        openai: the client that sends the requests.
         halt: set it to end the run: waits are cut short, and nothing new is sent.
         trouble: why the latest try failed, or None.
 
@@ -48,7 +42,7 @@ class Service:
         StopError: OpenAI without OPENAI_API_KEY in the environment.
     """
 
-    def __init__(self, base_url: str | None = None, timeout: float = 120.0, retries: int = 5) -> None:
+    def __init__(self, base_url: str | None, timeout: float, retries: int) -> None:
         self._key = os.environ.get("OPENAI_API_KEY")
         if not self._key and base_url is None:
             raise StopError("OpenAI wants a key: set OPENAI_API_KEY, or base_url= to a service of your own")
@@ -57,29 +51,27 @@ class Service:
         self.retries, self.halt, self.trouble = retries, threading.Event(), None
         self._not_before = 0.0  # time.monotonic() before which no thread sends, as the service has asked
 
-    def close(self) -> None:
-        """Close the connections."""
-        self.openai.close()
-
     def complete(self, body: dict[str, Any]) -> Reply:
         """Reply to one chat completion; StopError or UnansweredError if there is none."""
-        return self.call(lambda: self._complete(body))
 
-    def _complete(self, body: dict[str, Any]) -> Reply:
-        response = self.openai.chat.completions.with_raw_response.create(**body)
-        try:
-            return Reply.from_completion(json.loads(response.text))
-        except ValueError:
-            # no JSON, or another JSON: a proxy's error page, a cut connection
-            raise ConnectionError(f"answered 200 with something that is no chat completion: {response.text[:80]!r}") from None
+        def request():
+            response = self.openai.chat.completions.with_raw_response.create(**body)
+            try:
+                return Reply.from_completion(json.loads(response.text))
+            except ValueError:  # no JSON, or another JSON: a proxy's error page, a cut connection
+                found = repr(response.text[:80])
+                raise ConnectionError(f"answered 200 with something that is no chat completion: {found}") from None
+
+        return self.call(request)
 
     def call(self, request: Callable[[], T]) -> T:
         """The result of `request()`, tried again where that may help; StopError or UnansweredError if there is none."""
         for attempt in range(self.retries + 1):
             self._wait(self._not_before - time.monotonic())
-            hint = None
             try:
                 result = request()
+                self.trouble = None
+                return result
             except openai.APIStatusError as error:
                 message = self.clean(f"{error.request.url} answered {error.status_code}: {_message(error)}")
                 if error.status_code in OWN_FAULT or error.code == "content_filter":
@@ -89,18 +81,14 @@ class Service:
                     raise StopError(message) from None
                 hint = _hint(error.response.headers)
             except (openai.APIConnectionError, ConnectionError, json.JSONDecodeError) as error:
-                message = self.clean(f"{self.openai.base_url}: {error.__cause__ or error}")
-            else:
-                self.trouble = None
-                return result
+                message, hint = self.clean(f"{self.openai.base_url}: {error.__cause__ or error}"), None
             self.trouble = message
             if hint is not None and hint > LONGEST_WAIT:
                 raise UnansweredError(f"{message}; it asks to wait {hint:.0f} s")
-            if attempt < self.retries:
-                pause = min(30.0, 2.0**attempt) * random.uniform(0.75, 1.25) if hint is None else hint
-                if hint is not None:
-                    self._not_before = max(self._not_before, time.monotonic() + hint)
-                self._wait(pause)
+            if hint is not None:
+                self._not_before = max(self._not_before, time.monotonic() + hint)
+            elif attempt < self.retries:
+                self._wait(min(30.0, 2.0**attempt) * random.uniform(0.75, 1.25))
         raise UnansweredError(message)
 
     def _wait(self, seconds: float) -> None:

@@ -35,7 +35,7 @@ class PromptLearner(nn.Module):
 
     def forward(self) -> torch.Tensor:
         """Class embeddings z, (C, D) unit vectors."""
-        classes, tokens, _ = self.class_vectors.shape
-        names = torch.cat([self.class_vectors, self.suffix.expand(classes, -1, -1)], dim=1)  # (C, N_c + 2, width)
-        end = torch.full((classes,), tokens + 1, device=names.device)
+        num_classes, tokens, _ = self.class_vectors.shape
+        names = torch.cat([self.class_vectors, self.suffix.expand(num_classes, -1, -1)], dim=1)  # (C, N_c + 2, width)
+        end = torch.full((num_classes,), tokens + 1, device=names.device)
         return F.normalize(self.text(names, end, self.prefix).float(), dim=-1)

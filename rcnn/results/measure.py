@@ -9,7 +9,7 @@ import torch
 from rcnn.progress import progress
 from rcnn.results import metrics
 from rcnn.results.result import Metric, Number
-from rcnn.score.one_pass import Mean
+from rcnn.score.score_file import Mean
 from rcnn.text.classes import ClassList
 
 COLUMNS, IMAGES = 64, 4096  # classes, images whose scores are in memory at a time

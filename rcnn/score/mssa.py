@@ -44,12 +44,12 @@ def aggregate_local(scores: torch.Tensor, grids: Sequence[int]) -> torch.Tensor:
     Returns:
         (B, C, H, W)
     """
-    batch, _, classes, height, width = scores.shape
+    batch, _, num_classes, height, width = scores.shape
     full, *snippets = scores.split([1, *(n * n for n in grids)], dim=1)
     maps = [full[:, 0]]
     for n, part in zip(grids, snippets, strict=True):
         tiled = part.unflatten(1, (n, n)).permute(0, 3, 1, 4, 2, 5)  # (B, n, n, C, H, W) -> (B, C, n, H, n, W)
-        tiled = tiled.reshape(batch, classes, n * height, n * width)
+        tiled = tiled.reshape(batch, num_classes, n * height, n * width)
         maps.append(F.max_pool2d(tiled, n))
     return torch.stack(maps).mean(0)
 

@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw, ImageFilter
 
+DRAWINGS = Path(__file__).resolve().parents[1] / "data" / "mini" / "drawings.yaml"
 STYLES = ("flat", "crayon")
 SUPERSAMPLING = 2
 Box = tuple[float, float, float, float]  # x, y, width, height as shares of the canvas
