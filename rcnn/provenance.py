@@ -10,7 +10,7 @@ from rcnn.files import file_sha256
 PACKAGE = Path(__file__).parent
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "pycocotools", "safetensors")
 LEARNING = ("clip", "text", "learn", "rows.py")  # the sources that class embeddings follow from
-MEASURING = ("clip", "datasets", "score", "results", "rows.py", "evaluation.py")  # and the numbers
+MEASURING = ("clip", "datasets", "score", "results", "rows.py", "evaluation.py", "runtime.py")  # and the numbers
 
 
 def sources(parts: tuple[str, ...]) -> dict[str, str]:
