@@ -15,8 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from download import Archive, fetch, unpack
+
 from rcnn import cli
-from rcnn.datasets.download import Archive, fetch, unpack
 
 SERVER = "http://images.cocodataset.org"
 ANNOTATIONS = Path("annotations") / "instances_val2014.json"

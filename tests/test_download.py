@@ -17,14 +17,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
+import download
 import prepare_coco
 import prepare_nuswide
 import pytest
+from download import Archive, fetch, unpack
 
 from rcnn import cli, config, datasets
 from rcnn.config import DatasetConfig
-from rcnn.datasets import download
-from rcnn.datasets.download import Archive, fetch, unpack
 from rcnn.text.classes import ClassList
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +35,8 @@ MEMBERS = {"val2014/a.jpg": b"a" * 5000, "val2014/b.jpg": b"b" * 4000, "annotati
 
 FETCH = """
 import sys
-from rcnn.datasets.download import Archive, fetch
+sys.path.insert(0, "scripts")
+from download import Archive, fetch
 
 url, size, md5, folder = sys.argv[1:]
 fetch(Archive(url, int(size), md5, ""), folder)
