@@ -19,6 +19,7 @@ MSSA, and 30 epochs>`.
 
 import argparse
 import copy
+import dataclasses
 import logging
 import sys
 import tempfile
@@ -110,8 +111,8 @@ def towers(name, device):
         reference = open_clip.create_model(MODEL)
     reference = reference.to(device).eval().requires_grad_(False)
     image, text = (tower.to(device).eval().requires_grad_(False) for tower in clip.build(reference.state_dict()))
-    model = clip.Clip(text, image, name, "0" * 64, clip.MEAN, clip.STD)
-    half = clip.Clip(text, copy.deepcopy(image).set_precision(torch.bfloat16), name, "0" * 64, clip.MEAN, clip.STD)
+    model = clip.Clip(text, image, name, "0" * 64, "0" * 64, clip.MEAN, clip.STD)
+    half = dataclasses.replace(model, image=copy.deepcopy(image).set_precision(torch.bfloat16))
     return reference, model, half
 
 

@@ -39,7 +39,7 @@ def towers(state):
 @pytest.fixture(scope="session")
 def tiny_clip(towers):
     image, text = towers
-    return clip.Clip(text, image, "tiny16", "0" * 64, clip.MEAN, clip.STD)
+    return clip.Clip(text, image, "tiny16", "0" * 64, "1" * 64, clip.MEAN, clip.STD)
 
 
 @pytest.fixture(scope="session")

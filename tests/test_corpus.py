@@ -157,7 +157,7 @@ def test_features_are_cached_on_disk_and_not_encoded_again(counted, tmp_path):
 def test_features_of_other_sentences_or_other_weights_are_encoded_anew(counted, tmp_path):
     encode(counted, ["a dog.", "a cat."], tmp_path)
     encode(counted, ["a dog.", "a cap."], tmp_path)
-    encode(dataclasses.replace(counted, tensors_sha256="1" * 64), ["a dog.", "a cat."], tmp_path)
+    encode(dataclasses.replace(counted, tensors_sha256="2" * 64), ["a dog.", "a cat."], tmp_path)
     assert counted.text.rows == [2, 2, 2]
 
 

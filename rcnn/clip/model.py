@@ -31,9 +31,9 @@ class Clip:
     image: ImageEncoder
     model: str
     sha256: str  # of the weights file
+    tensors_sha256: str  # of the towers' weights in float32, whatever file they came from
     mean: tuple[float, float, float]  # of the colour channels, in [0, 1]
     std: tuple[float, float, float]
-    tensors_sha256: str = ""  # of the towers' weights in float32, whatever file they came from
 
     @property
     def fingerprint(self) -> str:
@@ -105,7 +105,7 @@ def load(
     for tower in (image, text):
         tower.to(device).eval().requires_grad_(False)
     mean, std = (tuple(source.get(key, default)) for key, default in (("mean", MEAN), ("std", STD)))
-    return Clip(text, image, model or metadata.get("model", path.stem), sha256, mean, std, tensors_sha256)
+    return Clip(text, image, model or metadata.get("model", path.stem), sha256, tensors_sha256, mean, std)
 
 
 def build(
