@@ -2,6 +2,8 @@
 
 import copy
 import difflib
+import functools
+import operator
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -67,23 +69,15 @@ class Section(BaseModel):
 
 class ClipConfig(Section):
     # no weights and no sizes are settled by a name: a run is bound to the fingerprint of what was loaded
-    model: str | None = option(
-        "ViT-B-16-quickgelu", "open_clip's name of the ViT; null takes all sizes from the weights file", "nothing"
-    )
+    model: str | None = option("ViT-B-16-quickgelu", "open_clip's name of the ViT; null: sizes from the file", "nothing")
     pretrained: str | None = option("openai", "open_clip's tag of the weights to download", "nothing")
-    weights: str | None = option(
-        None, "local file instead: OpenAI's archive, a state dict, or safetensors", "nothing", path=True
-    )
+    weights: str | None = option(None, "file instead: OpenAI's archive, a state dict, safetensors", "nothing", path=True)
     trust_torchscript: bool = option(False, "open a TorchScript archive (a program) that OpenAI did not publish", "nothing")
 
 
 class ClassesConfig(Section):
-    seen: str | None = option(
-        None, "text file, one class name a line; 'crane [a wading bird]' settles its sense", "learning", path=True
-    )
-    unseen: str | None = option(
-        None, "text file of the classes that ZSL scores; they come after the seen ones", "learning", path=True
-    )
+    seen: str | None = option(None, "one class name a line; 'crane [a wading bird]' settles its sense", "learning", path=True)
+    unseen: str | None = option(None, "the classes that ZSL scores; they come after the seen ones", "learning", path=True)
 
 
 class CorpusConfig(Section):
@@ -93,12 +87,10 @@ class CorpusConfig(Section):
 
 class TrainConfig(Section):
     method: Literal["names", "closed_form"] = option(
-        "names", "names: learn class names (the paper); closed_form: the optimum over free vectors (ours)", "learning"
+        "names", "names: the paper's; closed_form: their optimum (ours)", "learning"
     )
     tokens: int = option(4, "N_c, learnable vectors per class name", "learning", ge=1)
-    pair_weight: float | Literal["auto"] = option(
-        0.2, "λ of the pair-based loss; auto (ours): of COCO's strength at any number of classes", "learning"
-    )
+    pair_weight: float | Literal["auto"] = option(0.2, "λ; auto: as strong as at COCO (ours)", "learning")
     epochs: int = option(30, "passes over the sentences", "learning", ge=1)
     batch_size: int = option(512, "sentences a step; the last incomplete batch is dropped", "learning", ge=1)
     learning_rate: float = option(1e-4, "of SGD, where the cosine starts", "learning", ge=0)
@@ -122,26 +114,18 @@ class DatasetConfig(Section):
         "coco", "; ".join(f"{key}: {known.title}" for key, known in DATASETS.items()), "metrics"
     )
     images: str | None = option(None, "folder of the images", "metrics", path=True)
-    annotations: str | None = option(
-        None, "COCO annotation file, or folder of NUS-WIDE's lists; null: there is nothing to evaluate on", "metrics", path=True
-    )
+    annotations: str | None = option(None, "file or folder with the labels; null: nothing to evaluate on", "metrics", path=True)
     allow_missing: bool = option(False, "leave out images that are missing or unreadable, and say so in every table", "metrics")
-    keep_unlabelled: bool = option(
-        False, "also use images that show none of the classes, as some papers do; this one does not", "metrics"
-    )
+    keep_unlabelled: bool = option(False, "also use images that show none of the classes, as other papers do", "metrics")
     expected_images: dict[Literal["zsl", "gzsl"], int] = option(
-        {}, "by task, images with a positive label that there should be; another number makes a result incomparable", "metrics"
+        {}, "images with a positive label that the test set has", "metrics"
     )
 
 
 class EvaluateConfig(Section):
     grids: tuple[Positive, ...] = option((2, 3), "MSSA: snippets on a side; [2, 3] cuts 4 and 9", "scores")
-    temperature: float = option(
-        1 / 20, "τ_s of the softmax over patches; the paper names none, the authors' code has 1/20", "scores", gt=0
-    )
-    precision: Literal["auto", "float32", "bf16", "fp16"] = option(
-        "auto", "of the image tower: float32, bf16, fp16; auto: fp16 on CUDA, float32 elsewhere", "scores"
-    )
+    temperature: float = option(1 / 20, "τ_s; the paper names none, the authors' code has 1/20", "scores", gt=0)
+    precision: Literal["auto", "float32", "bf16", "fp16"] = option("auto", "auto: fp16 on CUDA, else float32", "scores")
     batch_size: int = option(16, "images at a time", "digits", ge=1)
     compile: bool = option(False, "torch.compile the image tower", "digits")
     top_k: tuple[Positive, ...] = option((3, 5), "k of precision, recall and F1", "metrics")
@@ -149,9 +133,7 @@ class EvaluateConfig(Section):
     diagnostics: bool = option(True, "also measure the global and the local part alone", "metrics")
     bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none", "intervals", ge=0)
     workers: int = option(2, "processes that decode images", "nothing", ge=0)
-    save_every: float = option(
-        120.0, "seconds between notes of what is done; a killed evaluation goes on from the last", "nothing"
-    )
+    save_every: float = option(120.0, "seconds between notes, from which a killed evaluation goes on", "nothing")
 
 
 class Config(Section):
@@ -166,20 +148,18 @@ class Config(Section):
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     rows: dict[str, str] = option(
-        {}, "rows.NAME=FILE: class embeddings (safetensors) or {class: [sentences]} (JSON) to measure too", "metrics", path=True
+        {}, "rows.NAME=FILE: class embeddings or sentences from elsewhere, to measure too", "metrics", path=True
     )
 
 
 class DescribeConfig(Section):
-    output: str = option("outputs/corpus.json", "the corpus; its answers and a report on it go beside it", "nothing", path=True)
+    output: str = option("outputs/corpus.json", "the corpus; its answers and a report go beside it", "nothing", path=True)
     classes: ClassesConfig = Field(default_factory=ClassesConfig)
     context: str | None = option(None, "what the list is about, to settle senses: 'animals of the savanna'", "corpus")
     model: str = option("gpt-4o-mini", "name of the model at the service; the default is the paper's", "corpus")
     base_url: str | None = option(None, "service, such as http://localhost:11434/v1; null: OpenAI", "corpus")
     temperature: float | None = option(0.7, "of sampling; null: not sent, for models that take none", "corpus", ge=0)
-    max_tokens: int = option(
-        1000, "cap of an answer; one that is cut is asked for once more with twice as many", "corpus", ge=1
-    )
+    max_tokens: int = option(1000, "cap of an answer; one that is cut gets twice as many, once", "corpus", ge=1)
     attributes: int = option(9, "visual cues an answer, in each of two styles", "corpus", ge=1)
     attribute_rounds: int = option(3, "times each style is asked for, every time with another seed", "corpus", ge=1)
     narrower: int = option(10, "narrower kinds an answer", "corpus", ge=1)
@@ -187,12 +167,8 @@ class DescribeConfig(Section):
     hierarchy_rounds: int = option(3, "times kinds are asked for", "corpus", ge=1)
     scenes: int = option(20, "scenes an answer", "corpus", ge=1)
     scene_rounds: int = option(1, "times scenes are asked for", "corpus", ge=1)
-    drop_listed_kinds: bool = option(
-        False, "leave out kinds that are classes of the list, which pull learned names together", "corpus"
-    )
-    mode: Literal["clean", "compat"] = option(
-        "clean", "how sentences are composed: clean, or compat with the authors' corpus", "corpus"
-    )
+    drop_listed_kinds: bool = option(False, "leave out kinds that are classes of the list themselves", "corpus")
+    mode: Literal["clean", "compat"] = option("clean", "how sentences are composed; compat: as the authors do", "corpus")
     concurrency: int = option(8, "requests at a time", "nothing", ge=1)
     timeout: float = option(120.0, "seconds for one request", "nothing", gt=0)
     retries: int = option(5, "further tries after a 409, 429, 5xx, a network error or a reply that is none", "nothing", ge=0)
@@ -314,19 +290,14 @@ def to_dict(settings: Section) -> dict:
 
 def shaping(settings: Section, *what: str) -> dict[str, Any]:
     """{dotted key: plain value} of the options that shape `what` (keys of SHAPES), paths aside."""
-    plain = flat(to_dict(settings))
-    return {o.key: plain[o.key] for o in options(type(settings)) if o.shapes in what and not o.path}
+    return {o.key: _value(settings, o.key) for o in options(type(settings)) if o.shapes in what and not o.path}
 
 
 def changed(before: Section, after: Section, *what: str) -> list[str]:
     """Dotted keys of the options that shape `what`, paths as well, in which two configurations differ."""
-    one, other = flat(to_dict(before)), flat(to_dict(after))
-    return [o.key for o in options(type(before)) if o.shapes in what and one[o.key] != other[o.key]]
+    known = [o.key for o in options(type(before)) if o.shapes in what]
+    return [key for key in known if _value(before, key) != _value(after, key)]
 
 
-def flat(plain: dict) -> dict[str, Any]:
-    """{dotted key: value} of what `to_dict` returns."""
-    sections = {name: value for name, value in plain.items() if isinstance(value, dict) and name != "rows"}
-    return {k: v for k, v in plain.items() if k not in sections} | {
-        f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()
-    }
+def _value(settings, key):
+    return functools.reduce(operator.getitem, key.split("."), to_dict(settings))
