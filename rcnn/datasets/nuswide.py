@@ -5,7 +5,7 @@ images are used. Lines may end in CRLF or LF; file names may have Windows separa
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from rcnn.progress import progress
 from rcnn.text.classes import ClassList
 
 LISTS = ("taglist1k.txt", "imagelist.txt", "testimagelist.txt", "alltags1k.txt")  # found in any subfolder, in any case
-BLOCK = 1 << 25  # bytes parsed at a time
+BLOCK = 1 << 20  # bytes parsed at a time, at least a line
 
 
 def find(annotations: str | Path, images: str | Path | None, classes: ClassList) -> dict[str, Path]:
@@ -83,41 +83,26 @@ def read_table(path: Path, width: int, rows: np.ndarray, columns: Sequence[int],
     """
     wanted = np.zeros(lines, bool)
     wanted[rows] = True
-    parts, line = [], 0
-    for block in _blocks(path, width):
-        if line + len(block) > lines:
-            raise ValueError(f"{path} has more than {lines:,} lines, as many as Imagelist.txt names images")
-        parts.append(block[wanted[line : line + len(block)]][:, columns] == ord("1"))
-        line += len(block)
+    parts, line = [np.zeros((0, len(columns)), bool)], 0
+    with open(path, "rb") as file, progress(title=path.name, total=os.path.getsize(path), unit="B") as bar:
+        while block := file.read(BLOCK) + file.readline():  # whole lines
+            bar.update(len(block))
+            entries = block.translate(None, b" \t\r\v\f").split()  # by line; a blank line, as at the end, is none
+            digits = b"".join(entries)
+            if other := digits.translate(None, b"01"):
+                raise ValueError(f"{path}: expected only 0 and 1, got {chr(other[0])!r}")
+            for number, found in enumerate(map(len, entries), line + 1):
+                if found != width:
+                    raise ValueError(f"{path}: line {number} has {found} entries, expected {width}; perhaps it was cut")
+            if line + len(entries) > lines:
+                raise ValueError(f"{path} has more than {lines:,} lines, as many as Imagelist.txt names images")
+            table = np.frombuffer(digits, np.uint8).reshape(-1, width)
+            parts.append(table[wanted[line : line + len(table)]][:, columns] == ord("1"))
+            line += len(table)
     if line != lines:
         raise ValueError(f"{path} has {line:,} lines, Imagelist.txt names {lines:,} images; perhaps it was cut")
     order = np.cumsum(wanted) - 1  # the parts are in the order of the file
     return np.concatenate(parts)[order[rows]]
-
-
-def _blocks(path: Path, width: int) -> Iterator[np.ndarray]:
-    """(lines, width) characters "0" and "1" of each block of whole lines."""
-    line, rest, block = 0, b"", b" "
-    with open(path, "rb") as file, progress(title=path.name, total=os.path.getsize(path), unit="B") as bar:
-        while block:
-            block = file.read(BLOCK)
-            bar.update(len(block))
-            text = rest + (block or b"\n")  # the last line may have no end
-            cut = text.rfind(b"\n") + 1
-            text, rest = text[:cut], text[cut:]
-            characters = np.frombuffer(text, np.uint8)
-            digit = (characters & 0xFE) == ord("0")  # "0" and "1" differ in the last bit
-            blank = (characters == 32) | ((characters >= 9) & (characters <= 13))
-            if not (digit | blank).all():
-                raise ValueError(f"{path}: expected only 0 and 1, got {chr(characters[~(digit | blank)][0])!r}")
-            starts = np.r_[0, np.flatnonzero(characters == 10) + 1][:-1]
-            entries = np.add.reduceat(digit, starts, dtype=np.int32)
-            entries = entries[entries > 0]  # a blank line, as at the end, is none
-            if (bad := entries != width).any():
-                i = bad.argmax()
-                raise ValueError(f"{path}: line {line + i + 1} has {entries[i]} entries, expected {width}; perhaps it was cut")
-            line += len(entries)
-            yield characters[digit].reshape(-1, width)
 
 
 def _label_file(name: str) -> str:
