@@ -9,31 +9,23 @@ A new one is an entry here and, if its format is new, a module rcnn/datasets/<re
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rcnn.config import DatasetConfig
     from rcnn.datasets.images import ImageSet
     from rcnn.text.classes import ClassList
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a data set before its files are opened.
+    """What is known of a data set before its files are opened; the paper's numbers are None where the paper does not use it."""
 
-    Attributes:
-        title: its name in tables and messages.
-        reader: module of this package that reads its files.
-        missing: what to do where its files are not there.
-        class_names_sha256: `ClassList.fingerprint` of the paper's classes, which ship as data/<key>/seen.txt and unseen.txt;
-            None for a data set that the paper does not use.
-        positives_per_image: task -> positive labels of an image, on average: 3P/R of the paper's rows, or None.
-    """
-
-    title: str
-    reader: str
-    missing: str
-    class_names_sha256: str | None = None
-    positives_per_image: Mapping[str, float] | None = None
+    title: str  # in tables and messages
+    reader: str  # module of this package that reads its files
+    missing: str  # what to do where its files are not there
+    class_names_sha256: str | None = None  # ClassList.fingerprint of data/<key>/seen.txt and unseen.txt, the paper's classes
+    positives_per_image: Mapping[str, float] | None = None  # task -> positive labels on average: 3P/R of the paper's rows
 
 
 DATASETS = {
@@ -55,21 +47,10 @@ DATASETS = {
 }
 
 
-class Settings(Protocol):
-    """The section `dataset` of a configuration, as far as it is used here; rcnn.config imports this module."""
-
-    kind: str
-    images: str | None
-    annotations: str | None
-    allow_missing: bool
-    keep_unlabelled: bool
-
-
-def read(settings: Settings, classes: "ClassList", cache: str | None = None) -> "ImageSet":
+def read(settings: "DatasetConfig", classes: "ClassList", cache: str | None = None) -> "ImageSet":
     """The images of a data set and their labels, in the data set's own order.
 
     Args:
-        settings: section `dataset` of the configuration.
         classes: in the order of the labels' columns.
         cache: folder to keep parsed labels in, or None.
 

@@ -3,36 +3,29 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from rcnn import checkpoint
-from rcnn.datasets import Settings
+from rcnn import checkpoint, provenance
 from rcnn.files import digest
 
-PARSER = 2  # raise it when labels are parsed or kept differently: every older entry of the cache is then parsed anew
+if TYPE_CHECKING:
+    from rcnn.config import DatasetConfig
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images to evaluate on.
+    """Images to evaluate on."""
 
-    Attributes:
-        paths: B image files.
-        labels: (B, C) int8 in {1, -1, 0 = unknown}, columns in the order of the class list.
-        left_out: images of the data set without a positive label among the classes, which are not in `paths`.
-        missing: paths of image files that are not there, where that is allowed.
-    """
-
-    paths: list[Path]
-    labels: torch.Tensor
-    left_out: int = 0
-    missing: tuple[str, ...] = ()
+    paths: list[Path]  # B image files
+    labels: torch.Tensor  # (B, C) int8 in {1, -1, 0 = unknown}, columns in the order of the class list
+    left_out: int = 0  # images of the data set without a positive label among the classes, which are not in `paths`
+    missing: tuple[str, ...] = ()  # paths of image files that are not there, where that is allowed
 
 
-def select(names: Sequence[str], labels: np.ndarray, settings: Settings) -> ImageSet:
+def select(names: Sequence[str], labels: np.ndarray, settings: "DatasetConfig") -> ImageSet:
     """The images to use, out of B with (B, C) labels in {1, -1, 0 = unknown}; `names` are relative to `settings.images`.
 
     Raises:
@@ -69,13 +62,14 @@ def remember(
 
     Args:
         folder: of the cache, or None to parse each time.
-        sources: files that are parsed; another size or time of change makes a new entry.
+        sources: files that are parsed; another size or time of change, or a change of the code in rcnn/datasets, makes a new entry.
         metadata: what else the labels depend on, JSON-able.
     """
     if not folder:
         return parse()
-    stamps = [(str(Path(s).resolve()), Path(s).stat().st_size, Path(s).stat().st_mtime_ns) for s in sources]
-    path = Path(folder) / f"labels_{digest([PARSER, stamps, metadata])[:32]}.safetensors"
+    stamps = [(str(s.resolve()), s.stat().st_size, s.stat().st_mtime_ns) for s in sources]
+    key = digest([provenance.sources(("datasets",)), stamps, metadata])
+    path = Path(folder) / f"labels_{key[:32]}.safetensors"
     try:
         bits, kept = checkpoint.read(path)
         shape = len(kept["names"]), kept["classes"]
