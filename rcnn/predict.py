@@ -6,6 +6,7 @@ of CLIP's 80 templates. Images that cannot be read are named, and the exit code 
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,25 +35,26 @@ def find_images(places: Iterable[str | Path]) -> tuple[list[Path], dict[Path, st
     """Image files among `places`, which are files and folders to search.
 
     Returns:
-        (images, {file of a format that is not read: why}, number of hidden images that are left alone)
+        (images, {file of a format that is not read: why}, number of hidden images that are left alone), each file once
     """
-    found, hidden = [], 0
+    found, hidden = [], []
     for place in map(Path, places):
         if place.is_dir():
             files = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES | set(OTHERS) and p.is_file())
-            shown = [p for p in files if not any(part.startswith(".") for part in p.relative_to(place).parts)]
-            hidden += len(files) - len(shown)
-            found += shown
+            for path in files:
+                (hidden if any(part.startswith(".") for part in path.relative_to(place).parts) else found).append(path)
         elif place.is_file():
             found.append(place)
         else:
             raise FileNotFoundError(f"there is no image or folder {place}")
+    found, hidden = ({os.path.abspath(path): path for path in paths} for paths in (found, hidden))
+    left_alone = len(hidden.keys() - found.keys())
     if not found:
-        named, left = ", ".join(map(str, places)), f"; hidden files left alone: {hidden}" if hidden else ""
+        named, left = ", ".join(map(str, places)), f"; hidden files left alone: {left_alone}" if hidden else ""
         raise FileNotFoundError(f"no images in {named}; looked for {' '.join(sorted(SUFFIXES))}{left}")
     readable = Image.registered_extensions()
-    unread = {p: OTHERS[kind] for p in found if (kind := p.suffix.lower()) in OTHERS and kind not in readable}
-    return [p for p in found if p not in unread], unread, hidden
+    unread = {p: OTHERS[kind] for p in found.values() if (kind := p.suffix.lower()) in OTHERS and kind not in readable}
+    return [p for p in found.values() if p not in unread], unread, left_alone
 
 
 def show(results: list[tuple[Path, Tags]], form: str) -> None:
