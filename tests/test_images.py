@@ -1,4 +1,4 @@
-"""Which images are used, the cache of parsed labels, and COCO's annotation files."""
+"""Which images are used, the cache of parsed labels, COCO's annotation files, and images named to the tagger."""
 
 import json
 import os
@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from rcnn import datasets
+from rcnn import datasets, provenance
 from rcnn.config import DatasetConfig
 from rcnn.datasets import coco, images
+from rcnn.predict import find_images
 from rcnn.text.classes import ClassList
 
 NAMES = ["c.jpg", "sub/a.jpg", "b.jpg", "d.jpg"]
@@ -190,6 +191,14 @@ def test_labels_are_parsed_again_for_other_metadata_and_all_are_kept(parser):
     assert [parser.get(entry) for entry in metadata * 2] == [1, 2, 3, 3, 3, 3]
 
 
+def test_labels_are_parsed_again_when_the_code_that_parses_them_has_changed(parser, monkeypatch):
+    known = provenance.sources
+    assert "datasets/coco.py" in known(("datasets",))
+    assert parser.get() == 1
+    monkeypatch.setattr(provenance, "sources", lambda parts: known(parts) | {"datasets/coco.py": "0" * 64})
+    assert [parser.get() for _ in range(2)] == [2, 2]
+
+
 @pytest.mark.parametrize(
     "damage", [lambda b: b"", lambda b: b[:7], lambda b: b[: len(b) // 2], lambda b: b[:-1], lambda b: b"x" * 99]
 )
@@ -342,3 +351,15 @@ def test_the_cache_does_not_remember_which_images_were_there(read, tmp_path):
     path = tmp_path / "instances.json"
     with pytest.raises(FileNotFoundError, match="1 of 2 images are missing"):
         read_coco(path, tmp_path, cache=tmp_path / "cache")
+
+
+def test_an_image_named_twice_is_tagged_once(root, monkeypatch):
+    touch(root, [".hidden/a.jpg"])
+    shown = sorted(root / name for name in NAMES)
+    for places in ([root, root / "b.jpg"], [root, root], [root, root / "sub"]):
+        assert find_images(places) == (shown, {}, 1)
+    monkeypatch.chdir(root)
+    assert [len(part) for part in find_images(["b.jpg", root])[:2]] == [4, 0]
+    assert find_images([root, ".hidden"])[2] == 0
+    touch(root, ["e.nef"])
+    assert list(find_images([root, root / "e.nef"])[1]) == [root / "e.nef"]
