@@ -62,7 +62,7 @@ def remember(
 
     Args:
         folder: of the cache, or None to parse each time.
-        sources: files that are parsed; another size or time of change, or a change of the code in rcnn/datasets, makes a new entry.
+        sources: files that are parsed; another size or time of change, or other code in rcnn/datasets, makes a new entry.
         metadata: what else the labels depend on, JSON-able.
     """
     if not folder:
