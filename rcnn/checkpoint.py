@@ -14,6 +14,7 @@ from safetensors.torch import save
 from rcnn.files import replace_file
 
 EMBEDDINGS = "class_embeddings.safetensors"
+VERSION = 2  # of the metadata of a run
 
 
 def write(path: str | Path, tensors: dict[str, torch.Tensor], **metadata: Any) -> None:
@@ -46,7 +47,10 @@ def read_run(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any
     path = Path(folder) / EMBEDDINGS
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no finished run (there is no {path.name}); make one with python -m rcnn.train")
-    return read(path)
+    rows, metadata = read(path)
+    if metadata.get("version") != VERSION:
+        raise ValueError(f"{path} was made by another version of this code; learn again into another folder (output=)")
+    return rows, metadata
 
 
 def epoch_file(folder: Path, row: str, epoch: int) -> Path:

@@ -1,5 +1,6 @@
 """Configuration: YAML files to frozen models and back. Unknown keys are errors; each option says what it is and shapes."""
 
+import contextlib
 import copy
 import difflib
 import functools
@@ -47,13 +48,11 @@ class Section(BaseModel):
         """Lists become tuples; PyYAML reads 1e-4 as a string; 5.0 is a good whole number."""
         kind = cls.model_fields[info.field_name].annotation
         kinds = (kind, *get_args(kind))
-        if isinstance(value, str) and float in kinds:
-            try:
-                return float(value)
-            except ValueError:
-                return value
         if isinstance(value, list):
             return tuple(value)
+        if isinstance(value, str) and {float, int} & set(kinds):
+            with contextlib.suppress(ValueError):
+                value = float(value)
         return int(value) if isinstance(value, float) and value.is_integer() and int in kinds else value
 
     @field_validator("*", mode="after")
@@ -133,7 +132,7 @@ class EvaluateConfig(Section):
     diagnostics: bool = option(True, "also measure the global and the local part alone", "metrics")
     bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none", "intervals", ge=0)
     workers: int = option(2, "processes that decode images", "nothing", ge=0)
-    save_every: float = option(120.0, "seconds between notes, from which a killed evaluation goes on", "nothing")
+    save_every: float = option(120.0, "seconds between notes, from which a killed evaluation goes on", "nothing", ge=0)
 
 
 class Config(Section):

@@ -26,8 +26,8 @@ def main(argv: list[str] | None = None) -> None:
     settings = config.override(config.to_dict(learned), args.overrides)
     if settled := config.changed(learned, settings, "learning", "rows"):
         raise ValueError(f"{settled[0]}: this was settled when the run was learned; python -m rcnn.train makes another run")
-    classes = ClassList(tuple(metadata["class_names"]), metadata["seen"])
-    evaluate(settings, datasets.read(settings.dataset, classes, settings.cache), args.again)
+    classes = ClassList(tuple(metadata["class_names"]), metadata["seen"], tuple(metadata["notes"]))
+    evaluate(settings, datasets.read(settings.dataset, classes, settings.cache), classes, args.again)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """An evaluation from end to end: the rows of a run and others, one pass over the images, and the result."""
 
-import os
 import time
 from functools import cache, partial
 from pathlib import Path
@@ -9,69 +8,80 @@ from typing import Any
 import torch
 
 from rcnn import checkpoint, config, datasets, progress, provenance, rows, runtime
-from rcnn.config import Config
+from rcnn.config import Config, EvaluateConfig
 from rcnn.datasets.images import ImageSet
 from rcnn.files import digest
+from rcnn.learn import elsewhere
 from rcnn.results import table
 from rcnn.results.measure import best_on_test, compare, curve, measure, measure_all, task_images
 from rcnn.results.result import Images, Result, TaskImages
-from rcnn.score import one_pass, processes
-from rcnn.score.one_pass import Clock
+from rcnn.score import one_pass, processes, views
 from rcnn.score.score_file import ScoredSet, ScoreFile
 from rcnn.text.classes import ClassList
 
 PARTS = ("global_part", "local_part")
+BACKBONE = ("ViT-B-16-quickgelu", "openai")  # clip.model and clip.pretrained of the paper
 
 
-def evaluate(settings: Config, images: ImageSet, again: bool = False) -> Result | None:
+def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool = False) -> Result | None:
     """Evaluate the run in settings.output on images; write its result.json, print the table.
 
-    Started by torchrun, every process scores its share, and the first one writes.
+    Started by torchrun, every process scores its share, and the first one measures and writes.
 
     Args:
-        settings: Config; its dataset, evaluate and rows sections say what is measured.
-        images: ImageSet.
-        again: measure although there is a result of these very settings.
+        settings: its dataset, evaluate and rows sections say what is measured.
+        images: the images and their labels.
+        classes: those of the run.
+        again: forget the scores and the result that there may be of these very settings.
 
     Returns:
-        the result; None in the other processes.
+        the result; None in the other processes, if it was measured now.
     """
     on = runtime.device(settings.device).type
     with processes.group(on == "cuda") as (rank, world, barrier):
         began = time.perf_counter()
+        check(settings, images, classes)
         if rank:
             progress.quiet()
-        learned, metadata = checkpoint.read_run(settings.output)
-        classes = ClassList(tuple(metadata["class_names"]), metadata["seen"])
+        if world > 1 and on == "cuda":
+            settings = settings.model_copy(update={"device": "cuda"})  # each its own
+        output = Path(settings.output)
+        learned, metadata = checkpoint.read_run(output)
         load_clip = cache(partial(runtime.load_clip, settings, metadata, settings.evaluate.precision))
-        for task, first in classes.tasks.items():
-            if not (images.labels[:, first:] == 1).any():
-                raise ValueError(f"{task}: no image shows any of the {len(classes) - first} classes that it scores")
+        if rank:
+            barrier()  # sentences from elsewhere are encoded once, by the first process
         embeddings = learned | _from_elsewhere(settings, learned, classes, load_clip)
-        epochs = checkpoint.read_epochs(Path(settings.output), metadata["method"]) if settings.evaluate.epochs else {}
+        if rank == 0:
+            barrier()
+        epochs = checkpoint.read_epochs(output, metadata["method"]) if settings.evaluate.epochs else {}
         sets = scored_sets(settings.evaluate, embeddings, epochs)
-        identity = {
+        scored = {
             "sets": {name: digest(s.class_embeddings.numpy().tobytes()) for name, s in sets.items()},
-            "images": digest(list(map(stamp, images.paths))),
+            "images": digest([_stamp(path) for path in images.paths]),
             "clip": metadata["identity"]["clip"],
             "device": on,
             **config.shaping(settings, "scores", "digits"),
         }
-        labels = digest(images.labels.contiguous().numpy().tobytes())
         made_from = digest([
-            identity, labels, images.left_out, list(map(str, images.missing)), settings.seed,
-            config.shaping(settings, "metrics", "intervals"),
+            scored, digest(images.labels.contiguous().numpy().tobytes()), images.left_out, list(map(str, images.missing)),
+            settings.seed, config.shaping(settings, "metrics", "intervals"),
         ])  # fmt: skip
-        path = Path(settings.output) / "result.json"
-        if not again and (result := finished(path, made_from)):
+        path, sources = output / "result.json", provenance.sources(provenance.MEASURING)
+        # scores of other code are not continued
+        file = ScoreFile(output / "scores", sets, len(images.paths), len(classes), [scored, sources])
+        if again and rank == 0:
+            path.unlink(missing_ok=True)
+            file.delete()
+        barrier()
+        if result := finished(path, made_from):
             if rank == 0:
                 print(f"{table.render(result)}\n\n{path} is of these very settings; --again measures anew")
-                _warn_of_changed_sources(result)
+                if changed := provenance.changed_sources(result.sources, sources):
+                    print(f"WARNING: the code has changed since: {', '.join(changed)}; --again measures anew")
             return result
         model = load_clip()
         if settings.evaluate.compile:
             model.image.compile()
-        file = ScoreFile(Path(settings.output) / "scores", sets, len(images.paths), len(classes), identity)
         if rank == 0:
             print(f"{len(sets)} sets of class embeddings in one pass; scores: {file.bytes / 1e9:.2f} GB in {file.folder}")
             file.open()
@@ -81,42 +91,43 @@ def evaluate(settings: Config, images: ImageSet, again: bool = False) -> Result 
         if rank:
             return None
         found = summarise(settings, metadata, classes, images, embeddings, epochs, file)
-        result = Result(**found, made_from=made_from, seconds=seconds(clock, began))
+        took = _seconds(clock, began, settings.evaluate.workers)
+        result = Result(**found, made_from=made_from, sources=sources, seconds=took)
         result.save(path)
         file.delete()
         print(f"{table.render(result)}\n\nresult file: {path}")
         return result
 
 
+def check(settings: Config, images: ImageSet, classes: ClassList) -> None:
+    """ValueError or FileNotFoundError for what would stop an evaluation later on, after long work."""
+    for task, first in classes.tasks.items():
+        if not (images.labels[:, first:] == 1).any():
+            raise ValueError(f"{task}: no image shows any of the {len(classes) - first} classes that it scores")
+    for row, path in settings.rows.items():
+        if row in rows.ROWS or "/" in row:
+            raise ValueError(f"rows.{row}: expected a name of your own, without '/'; the comparison has a row {row}")
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"rows.{row}: there is no file {path}")
+
+
 def _from_elsewhere(settings, learned, classes, load_clip):
     """{row: class embeddings} that the configuration names files for."""
-    width = next(iter(learned.values())).shape[1]
-    found = {}
-    for row, path in settings.rows.items():
-        if row in learned:
-            raise ValueError(f"rows.{row}: the run has a row of this name; choose another")
-        found[row] = rows.read(path, classes, load_clip, settings.cache)
-        if found[row].shape[1] != width:
-            raise ValueError(f"rows.{row}: expected class embeddings of {width} dimensions, got {found[row].shape[1]}")
-    return found
+    width = learned[rows.BASELINE].shape[1]
+    return {row: elsewhere.read(path, classes, width, load_clip, settings.cache) for row, path in settings.rows.items()}
 
 
 def scored_sets(
-    settings: config.EvaluateConfig, embeddings: dict[str, torch.Tensor], epochs: dict[int, torch.Tensor]
+    settings: EvaluateConfig, embeddings: dict[str, torch.Tensor], epochs: dict[int, torch.Tensor]
 ) -> dict[str, ScoredSet]:
     """Rows by all their scorers, in parts if these are measured too; epochs by the last scorer, which is the method's."""
-
-    def scorers(row):
-        return {key: partial(_score, key, settings) for key in rows.scorers(row, settings)}
-
+    scorers = {key: partial(scorer.score, settings=settings) for key, scorer in rows.SCORERS.items()}
     parts = PARTS if settings.diagnostics else ("total",)
-    sets = {row: ScoredSet(z, scorers(row), parts) for row, z in embeddings.items()}
-    method = dict([list(scorers(rows.BASELINE).items())[-1]])
-    return sets | {f"epoch/{epoch}": ScoredSet(z, method) for epoch, z in epochs.items()}
-
-
-def _score(key, settings, features, class_embeddings):
-    return rows.SCORERS[key].score(features, class_embeddings, settings)
+    sets = {
+        row: ScoredSet(z, {key: scorers[key] for key in rows.scorers(row, settings)}, parts) for row, z in embeddings.items()
+    }
+    last = rows.scorers(rows.BASELINE, settings)[-1]
+    return sets | {f"epoch/{epoch}": ScoredSet(z, {last: scorers[last]}) for epoch, z in epochs.items()}
 
 
 def summarise(
@@ -175,7 +186,8 @@ def summarise(
         "seed": settings.seed,
         "versions": provenance.versions(),
         "git_commit": provenance.git_commit(),
-        "sources": provenance.sources(provenance.MEASURING),
+        "labels": {row: {key: rows.label(row, key) for key in rows.scorers(row, e)} for row in embeddings},
+        "clip_fingerprint": metadata["identity"]["clip"],
         "config": config.to_dict(settings),
     }
 
@@ -207,7 +219,9 @@ def _doubts(settings, classes, images, counted):
     paper, doubts = datasets.DATASETS[settings.dataset.kind], []
     if paper.positives_per_image is None:
         doubts.append("the paper does not measure this data set")
-    elif classes.fingerprint != paper.class_names_sha256:
+    elif (settings.clip.model, settings.clip.pretrained) != BACKBONE:
+        doubts.append(f"the backbone is {settings.clip.model} ({settings.clip.pretrained}), the paper's is OpenAI's ViT-B/16")
+    if paper.class_names_sha256 not in (None, classes.fingerprint):
         doubts.append("the class list is not the paper's")
     for task, first in classes.tasks.items():
         found, expected = int((images.labels[:, first:] == 1).any(1).sum()), settings.dataset.expected_images.get(task)
@@ -236,7 +250,7 @@ def coinciding_classes(class_embeddings: torch.Tensor, classes: ClassList) -> li
     return [names for names in groups.values() if len(names) > 1]
 
 
-def stamp(path: Path) -> str:
+def _stamp(path):
     """An image file as it is now: its path, size and time of change."""
     found = path.stat()
     return f"{path} {found.st_size} {found.st_mtime_ns}"
@@ -251,17 +265,11 @@ def finished(path: Path, made_from: str) -> Result | None:
     return result if result.made_from == made_from else None
 
 
-def _warn_of_changed_sources(result):
-    if changed := provenance.changed_sources(result.sources, provenance.sources(provenance.MEASURING)):
-        print(f"WARNING: the code has changed since: {', '.join(changed)}; --again measures anew")
-
-
-def seconds(clock: Clock, began: float) -> dict[str, float]:
+def _seconds(clock, began, workers):
     """Where the time of this process's last pass went; says so when the decoding of images held up the tower."""
-    total = time.perf_counter() - began
-    if clock.waiting > 0.1 * (clock.encoding + clock.scoring):
-        print(f"waited {clock.waiting:.0f} s for images to be decoded; evaluate.workers={2 * os.cpu_count()} may help")
+    if clock.waiting > 0.1 * (clock.encoding + clock.scoring) and workers < views.available_cores():
+        print(f"waited {clock.waiting:.0f} s for images to be decoded; evaluate.workers={views.available_cores()} may help")
     return {
-        "total": total, "waiting_for_images": clock.waiting, "image_tower": clock.encoding, "scores": clock.scoring,
-        "images": clock.images,
+        "total": time.perf_counter() - began, "waiting_for_images": clock.waiting, "image_tower": clock.encoding,
+        "scores": clock.scoring, "images": clock.images,
     }  # fmt: skip

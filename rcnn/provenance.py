@@ -1,5 +1,6 @@
 """What a result was made with: this code, the packages, the commit."""
 
+import contextlib
 import importlib.metadata
 import platform
 import subprocess
@@ -10,7 +11,9 @@ from rcnn.files import file_sha256
 PACKAGE = Path(__file__).parent
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "pycocotools", "safetensors")
 LEARNING = ("clip", "text", "learn", "rows.py")  # the sources that class embeddings follow from
-MEASURING = ("clip", "datasets", "score", "results", "rows.py", "evaluation.py", "runtime.py")  # and the numbers
+MEASURING = (  # and the numbers
+    "clip", "datasets", "score", "results/measure.py", "results/metrics.py", "rows.py", "evaluation.py", "runtime.py",
+)  # fmt: skip
 
 
 def sources(parts: tuple[str, ...]) -> dict[str, str]:
@@ -25,8 +28,12 @@ def changed_sources(before: dict[str, str], now: dict[str, str]) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    """Versions of Python and of the packages that numbers depend on, as far as they are known."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def git_commit() -> str | None:

@@ -17,7 +17,9 @@ def device(name: str) -> torch.device:
     try:
         chosen = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}") from None
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device: there is no {name}; torch finds {torch.cuda.device_count() or 'no'} CUDA GPUs; use device=cpu"

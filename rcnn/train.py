@@ -8,16 +8,15 @@ evaluated on it. Interrupted, the same command continues where it was and ends w
 """
 
 import os
-import shutil
 from pathlib import Path
 
 import yaml
 
-from rcnn import checkpoint, cli, config, datasets, provenance, rows, runtime
-from rcnn.evaluation import evaluate
+from rcnn import checkpoint, cli, config, datasets, rows, runtime
+from rcnn.evaluation import check, evaluate
 from rcnn.files import replace_file
 from rcnn.learn.material import Material
-from rcnn.learn.names import must_be_same
+from rcnn.learn.names import forget, must_be_same
 from rcnn.text.classes import ClassList
 
 
@@ -25,8 +24,8 @@ def train(settings: config.Config, classes: ClassList, again: bool = False) -> N
     """Learn the run that `settings` describe and write its class embeddings.
 
     Args:
-        settings: Config.
-        classes: ClassList.
+        settings: of the run; its output is the folder.
+        classes: what is learned.
         again: forget what is learned, and begin anew.
 
     Raises:
@@ -35,32 +34,28 @@ def train(settings: config.Config, classes: ClassList, again: bool = False) -> N
     model, output = runtime.load_clip(settings), Path(settings.output)
     if settings.train.amp and model.device.type != "cuda":
         raise ValueError("train.amp: needs a CUDA GPU; this run is on the CPU")
-    material, sources = Material(settings, model, classes), provenance.sources(provenance.LEARNING)
-    path = output / checkpoint.EMBEDDINGS
+    material, path = Material(settings, model, classes), output / checkpoint.EMBEDDINGS
     if path.exists():
-        metadata = checkpoint.read_run(output)[1]
-        must_be_same(output, metadata["identity"], material.identity)
-        changed = provenance.changed_sources(metadata["sources"], sources)
-        if changed and not again:
-            print(f"WARNING: the code has changed since this run was learned: {', '.join(changed)}; --again learns anew")
-            sources = metadata["sources"]
+        must_be_same(output, checkpoint.read_run(output)[1]["identity"], material.identity)
     if again:
-        for state in output.glob("*/state.safetensors"):
-            shutil.rmtree(state.parent)
+        for row in rows.ROWS:
+            forget(output, row, material.identity)
+        path.unlink(missing_ok=True)
     embeddings = rows.embed(material)
     with replace_file(output / "config.yaml") as file:  # for people; the embeddings carry it too
         file.write(yaml.safe_dump(config.to_dict(settings), sort_keys=False).encode())
     checkpoint.write(
         path,
         embeddings,
+        version=checkpoint.VERSION,
         method=rows.METHODS[settings.train.method],
         class_names=classes.names,
+        notes=classes.notes,
         seen=classes.seen,
         weights_sha256=model.sha256,
         config=config.to_dict(settings),
         identity=material.identity,
         learning=material.record,
-        sources=sources,
     )
     print(f"class embeddings of {len(classes)} classes: {path}")
 
@@ -89,9 +84,11 @@ def main(argv: list[str] | None = None) -> None:
     source.add_argument("--classes", metavar="FILE", help="instead of --config: text file with one class name a line")
     parser.add_argument("--no-evaluate", action="store_true", help="learn only; python -m rcnn.evaluate RUN measures")
     parser.add_argument("--resume", metavar="RUN", help="as output=RUN, but an error if there is no run to continue")
-    parser.add_argument("--again", action="store_true", help="learn and measure anew, whatever is there")
+    parser.add_argument("--again", action="store_true", help="learn and measure this very run anew")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration keys to set")
     args = parser.parse_intermixed_args(argv)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("learning runs in one process; torchrun is for python -m rcnn.evaluate")
     if args.resume and not list(Path(args.resume).glob("*/state.safetensors")):
         raise FileNotFoundError(f"--resume: there is no run in {args.resume} to continue")
     settings = for_names(args.classes, args.overrides) if args.classes else config.load(args.config, args.overrides)
@@ -101,9 +98,10 @@ def main(argv: list[str] | None = None) -> None:
     measured = settings.dataset.annotations and not args.no_evaluate
     if measured:  # before the long work: what is missing should show now
         images = datasets.read(settings.dataset, classes, settings.cache)
+        check(settings, images, classes)
     train(settings, classes, args.again)
     if measured:
-        evaluate(settings, images, args.again)
+        evaluate(settings, images, classes, args.again)
     elif settings.dataset.annotations:
         print(f"next: python -m rcnn.evaluate {settings.output}")
     else:

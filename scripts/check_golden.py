@@ -98,7 +98,7 @@ def recompute(inputs):
             s, y = scores[some, first:], labels[some, first:]
             ap = metrics.average_precision(s, y)
             yield f"ap_{kind}_{task}", ap
-            at_k = [metrics.precision_recall_f1(*metrics.top_k_hits(s, y, k), k) for k in (3, 5, 10)]
+            at_k = [metrics.precision_recall_f1(*metrics.top_k_hits(s, y, k)[:2], k) for k in (3, 5, 10)]
             yield f"metrics_{kind}_{task}", torch.cat([100 * ap.double().mean()[None], *at_k])
 
 

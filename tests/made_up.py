@@ -45,6 +45,13 @@ def made_up(kind="coco", *overrides, **fields):
         class_ap={}, decided_by_ties={}, coinciding={}, diagnostics={}, epochs=[], best_on_test={},
         images=Images(used=12345, left_out_without_labels=7, missing=0, unreadable=0, tasks=tasks), comparable=True,
         doubts=[], learning={}, class_fingerprint=of.fingerprint, corpus_fingerprint="c" * 64, weights_sha256="d" * 64,
+        clip_fingerprint="b" * 64, labels={},
         seed=settings.seed, versions={}, git_commit=None, sources={}, config=config.to_dict(settings), seconds={},
     )  # fmt: skip
-    return result.model_copy(update=fields)
+    return labelled(result.model_copy(update=fields))
+
+
+def labelled(result):
+    """The result with the labels of its rows."""
+    labels = {row: {scorer: rows.label(row, scorer) for scorer in rows.SCORERS} for row in result.rows}
+    return result.model_copy(update={"labels": labels})

@@ -200,6 +200,71 @@ def test_learning_again_begins_anew(folder, settings):
     assert state.stat().st_mtime_ns > written
 
 
+def test_learning_again_leaves_another_run_alone(trained, settings):
+    before = (trained[0] / "class_embeddings.safetensors").read_bytes()
+    _, stderr = rcnn("train", *learn(trained[0], settings, "seed=7"), "--again", code=2)
+    assert "differs in seed" in stderr
+    assert (trained[0] / "class_embeddings.safetensors").read_bytes() == before
+    assert (trained[0] / "cnr_pbl" / "state.safetensors").exists()
+
+
+def test_the_time_of_learning_is_that_of_all_its_parts(monkeypatch, folder, settings):
+    arguments = learn(folder / "timed", settings, "train.ablation=false")
+    with monkeypatch.context() as patch:
+        interrupted_after(patch, 1)
+        rcnn("train", *arguments, code=130)
+    first = checkpoint.read(folder / "timed" / "cnr_pbl" / "state.safetensors")[1]["seconds"]
+    rcnn("train", *arguments)
+    whole = checkpoint.read_run(folder / "timed")[1]["learning"]["learned"]["cnr_pbl"]["seconds"]
+    assert whole > first > 0
+    rcnn("train", *arguments)  # nothing is left to learn
+    assert checkpoint.read_run(folder / "timed")[1]["learning"]["learned"]["cnr_pbl"]["seconds"] == whole
+
+
+def test_a_run_of_another_version_is_refused_in_one_line(trained, folder):
+    rows, metadata = checkpoint.read_run(trained[0])
+    checkpoint.write(folder / "old" / checkpoint.EMBEDDINGS, rows, **metadata | {"version": 1})
+    _, stderr = rcnn("evaluate", folder / "old", code=2)
+    assert "was made by another version of this code; learn again" in stderr
+
+
+def test_homonyms_are_learned_and_measured(folder, settings):
+    lists = {name: (ROOT / "data" / "mini" / f"{name}.txt").read_text() for name in ("seen", "unseen")}
+    corpus = json.loads((ROOT / "data" / "mini" / "corpus.json").read_text())
+    corpus["84"] = corpus["3"]  # the same class twice, told apart by a note
+    name = corpus["84"]["node_name"]
+    (folder / "seen.txt").write_text(lists["seen"])
+    (folder / "unseen.txt").write_text(lists["unseen"].rstrip("\n") + f"\n{name} [another]\n")
+    (folder / "homonyms.json").write_text(json.dumps(corpus))
+    pairs = [f"classes.seen={folder}/seen.txt", f"classes.unseen={folder}/unseen.txt", f"corpus.path={folder}/homonyms.json"]
+    rest = [pair for pair in settings if not pair.startswith("output=")]
+    method = ["train.method=closed_form", "evaluate.bootstrap=0", f"output={folder}/homonyms"]
+    rcnn("train", "--config", "configs/mini.yaml", *rest, *pairs, *method)
+    result = Result.load(folder / "homonyms")
+    assert result.class_names.count(name) == 2
+    assert [name, name] in result.coinciding["baseline"]
+
+
+def test_torchrun_is_for_evaluation(monkeypatch, folder, settings):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    _, stderr = rcnn("train", *learn(folder / "many", settings), code=2)
+    assert "learning runs in one process; torchrun is for python -m rcnn.evaluate" in stderr
+
+
+def test_what_would_stop_the_evaluation_is_said_before_learning(folder, settings):
+    rest = [pair for pair in settings if not pair.startswith("output=")]
+    arguments = ["--config", "configs/mini.yaml", *rest, f"output={folder}/early", "rows.mine=nowhere.json"]
+    _, stderr = rcnn("train", *arguments, code=2)
+    assert "rows.mine: there is no file" in stderr
+    assert not (folder / "early").exists()
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "meta", "gpu"])
+def test_other_devices_than_cpu_and_cuda_are_refused_in_one_line(trained, device):
+    _, stderr = rcnn("evaluate", trained[0], f"device={device}", code=2)
+    assert f"device: expected auto, cpu or cuda, got '{device}'" in stderr
+
+
 def test_a_changed_loss_is_named_as_changed_code_and_has_no_optimality_gap(monkeypatch, folder, settings):
     arguments = learn(folder / "edited", settings, "train.ablation=false")
     rcnn("train", *arguments)
@@ -208,7 +273,7 @@ def test_a_changed_loss_is_named_as_changed_code_and_has_no_optimality_gap(monke
     monkeypatch.setattr(optimise, "total_loss", lambda *arguments: total(*arguments) + 1)
     monkeypatch.setattr(losses, "total_loss", lambda *arguments: total(*arguments) + 1)
     stdout, _ = rcnn("train", *arguments)
-    assert "WARNING: the code has changed since this run was learned: learn/losses.py; --again learns anew" in stdout
+    assert "WARNING: the code has changed since cnr_pbl was learned: learn/losses.py; --again learns anew" in stdout
     stdout, _ = rcnn("train", *arguments, "--again")
     assert "WARNING" not in stdout
     assert "cnr_pbl: total_loss is not the paper's any more, so no bound is known for it" in stdout

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch.distributed.run import parse_args
 from torch.nn import functional as F
 
-from rcnn import checkpoint, datasets, evaluate, evaluation
+from rcnn import checkpoint, datasets, evaluate, evaluation, provenance
 from rcnn.clip.image_tower import ImageFeatures
 from rcnn.config import EvaluateConfig
 from rcnn.results import measure, metrics
@@ -159,7 +159,8 @@ def tables(monkeypatch):
     found, delete = {}, ScoreFile.delete
 
     def keep(file):
-        found[file.folder] = {plane: np.array(file[plane]) for plane in file.planes}
+        if file.table is not None:
+            found[file.folder] = {plane: np.array(file[plane]) for plane in file.planes}
         delete(file)
 
     monkeypatch.setattr(ScoreFile, "delete", keep)
@@ -178,7 +179,7 @@ def whole(scores, labels, first, used, top_k, weights=None):
     s, y = torch.from_numpy(scores)[used][:, first:], labels[used][:, first:]
     found = {"mAP": metrics.average_precision(s, y, weights).double().mean(-1)}
     for k in top_k:
-        values = metrics.precision_recall_f1(*metrics.top_k_hits(s, y, k), k, weights)
+        values = metrics.precision_recall_f1(*metrics.top_k_hits(s, y, k)[:2], k, weights)
         found |= zip((f"P@{k}", f"R@{k}", f"F1@{k}"), values.unbind(-1), strict=True)
     return {name: (100 * value).tolist() for name, value in found.items()}
 
@@ -196,7 +197,7 @@ def test_metrics_are_those_of_the_whole_table_whatever_part_of_it_is_in_memory(m
     assert found.values == pytest.approx(whole(scores, labels, first, used, (1, 3)), rel=1e-6)
     assert found.resampled == {}
     s, y = torch.from_numpy(scores)[used][:, first:], labels[used][:, first:]
-    assert found.decided_by_ties == {k: int(metrics.decided_by_ties(s, y, k).sum()) for k in (1, 3)}
+    assert found.decided_by_ties == {k: int(metrics.top_k_hits(s, y, k)[2].sum()) for k in (1, 3)}
     torch.testing.assert_close(found.class_ap, metrics.average_precision(s, y))
 
 
@@ -518,6 +519,37 @@ def test_again_measures_anew_to_the_same_numbers(run, measured, tables):
     assert values(read(run)) == values(read(measured[0]))
 
 
+def test_again_forgets_the_scores_and_the_result_so_that_a_plain_call_continues(monkeypatch, run, measured):
+    shutil.copy(measured[0] / "result.json", run)
+
+    def die(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        save = ScoreFile.save
+        patch.setattr(ScoreFile, "save", die)
+        rcnn("evaluate", run, "--again", "evaluate.save_every=0", code=130)
+    assert not (run / "result.json").exists()
+    stdout, _ = rcnn("evaluate", run)
+    assert AGAIN not in stdout
+    assert values(read(run)) == values(read(measured[0]))
+
+
+def test_scores_of_other_code_are_not_continued(monkeypatch, run):
+    known, folders, stop = provenance.sources, [], KeyboardInterrupt
+
+    def keep(file, *arguments):
+        folders.append(file.folder)
+        raise stop
+
+    monkeypatch.setattr(ScoreFile, "save", keep)
+    rcnn("evaluate", run, "evaluate.save_every=0", code=130)
+    monkeypatch.setattr(provenance, "sources", lambda parts: known(parts) | {"score/mssa.py": "0" * 64})
+    rcnn("evaluate", run, "evaluate.save_every=0", code=130)
+    assert len(set(folders)) == 2
+
+
 def test_a_result_of_other_code_is_shown_with_the_names_of_the_changed_files(run, measured):
     result = read(measured[0])
     result.model_copy(update={"sources": result.sources | {"score/mssa.py": "0" * 64}}).save(run / "result.json")
@@ -652,6 +684,8 @@ def test_a_result_on_the_papers_classes_and_test_set_is_comparable(monkeypatch, 
         datasets.DATASETS["coco"], class_names_sha256=result.class_fingerprint, positives_per_image=per_image
     )
     monkeypatch.setitem(datasets.DATASETS, "coco", paper)
+    assert any(doubt.startswith("the backbone is None (None), the paper's is") for doubt in result.doubts)
+    monkeypatch.setattr(evaluation, "BACKBONE", (None, None))
     rcnn("evaluate", run, *QUICK)
     assert (read(run).comparable, read(run).doubts) == (True, [])
 
@@ -696,8 +730,8 @@ def learned_file(run):
 @pytest.mark.parametrize(
     ("pair", "said"),
     [
-        ("rows.mine=nowhere.json", "rows: there is no file"),
-        ("rows.mean=pyproject.toml", "rows.mean: the run has a row of this name"),
+        ("rows.mine=nowhere.json", "rows.mine: there is no file"),
+        ("rows.mean=pyproject.toml", "rows.mean: expected a name of your own"),
         ("train.centring=0.9", "train.centring: this was settled when the run was learned"),
         ("output=elsewhere", "output: this was settled when the run was learned"),
         ("evaluate.grid=[]", "unknown configuration key evaluate.grid; the nearest is evaluate.grids"),

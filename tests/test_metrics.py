@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from rcnn.results.metrics import average_precision, decided_by_ties, precision_recall_f1, top_k_hits
+from rcnn.results.metrics import average_precision, precision_recall_f1, top_k_hits
 
 
 def case(seed, images=40, classes=7, values=(-1, 1)):
@@ -113,13 +113,13 @@ def test_classes_tied_for_the_last_places_share_them():
     assert top_k_hits(scores, labels, 2)[0].tolist() == pytest.approx([1 + 1 / 3])
     assert top_k_hits(scores, labels, 3)[0].tolist() == pytest.approx([1 + 2 / 3])
     assert top_k_hits(scores, labels, 4)[0].tolist() == [2]
-    assert [decided_by_ties(scores, labels, k).item() for k in (1, 2, 3, 4, 5)] == [False, True, True, False, False]
+    assert [top_k_hits(scores, labels, k)[2].item() for k in (1, 2, 3, 4, 5)] == [False, True, True, False, False]
 
 
 def test_a_tie_among_classes_of_one_label_decides_nothing():
     scores = torch.tensor([[1.0, 1.0, 0.0]])
-    assert not decided_by_ties(scores, torch.tensor([[1, 1, -1]]), 1).item()
-    assert not decided_by_ties(scores, torch.tensor([[-1, 0, 1]]), 1).item()
+    assert not top_k_hits(scores, torch.tensor([[1, 1, -1]]), 1)[2].item()
+    assert not top_k_hits(scores, torch.tensor([[-1, 0, 1]]), 1)[2].item()
 
 
 @given(small_cases(distinct=False), st.integers(1, 4), st.randoms(use_true_random=False))
@@ -131,7 +131,6 @@ def test_no_metric_depends_on_the_order_of_images_or_classes_even_with_ties(draw
     np.testing.assert_allclose(average_precision(*mixed), average_precision(scores, labels)[classes], atol=1e-7)
     for ours, other in zip(top_k_hits(*mixed, k), top_k_hits(scores, labels, k), strict=True):
         np.testing.assert_allclose(ours, other[images], atol=1e-12)
-    assert torch.equal(decided_by_ties(*mixed, k), decided_by_ties(scores, labels, k)[images])
 
 
 @given(small_cases(distinct=False))
@@ -154,7 +153,7 @@ def test_all_metrics_lie_between_zero_and_one(drawn, k, random):
     scores, labels = drawn
     k = min(k, scores.shape[1])
     weights = torch.tensor([[random.randint(0, 3) for _ in scores] for _ in range(3)], dtype=torch.float64)
-    counts = top_k_hits(scores, labels, k)
+    counts = top_k_hits(scores, labels, k)[:2]
     for values in (
         average_precision(scores, labels),
         average_precision(scores, labels, weights),
@@ -171,7 +170,7 @@ def test_no_metric_changes_its_input(drawn):
     before = scores.clone(), labels.clone()
     average_precision(scores, labels)
     average_precision(scores, labels, weights)
-    counts = top_k_hits(scores, labels, 1)
+    counts = top_k_hits(scores, labels, 1)[:2]
     kept = counts[0].clone(), counts[1].clone()
     precision_recall_f1(*counts, 1, weights)
     assert torch.equal(scores, before[0])
@@ -198,7 +197,7 @@ def test_precision_recall_f1_equal_loops_over_images(k):
     rng = np.random.default_rng(k)
     scores = torch.from_numpy(np.stack([rng.permutation(7) for _ in range(30)])).float()
     labels = torch.from_numpy(rng.choice([-1, 0, 1], (30, 7)))
-    counts = top_k_hits(scores, labels, k)
+    counts = top_k_hits(scores, labels, k)[:2]
     np.testing.assert_allclose(precision_recall_f1(*counts, k), micro(scores, labels, k, [1] * 30), atol=1e-12)
     weights = rng.integers(0, 4, (4, 30))
     np.testing.assert_allclose(
@@ -210,13 +209,13 @@ def test_precision_recall_f1_equal_loops_over_images(k):
 
 def test_precision_recall_f1_are_zero_and_finite_without_hits_or_positives():
     scores, labels = torch.rand(4, 3), -torch.ones(4, 3)
-    assert precision_recall_f1(*top_k_hits(scores, labels, 2), 2).tolist() == [0, 0, 0]
+    assert precision_recall_f1(*top_k_hits(scores, labels, 2)[:2], 2).tolist() == [0, 0, 0]
 
 
 def test_top_k_hits_are_counted_per_image():
     scores = torch.tensor([[0.3, 0.2, 0.1], [0.1, 0.2, 0.3]])
     labels = torch.tensor([[1, -1, 1], [1, 0, 1]])
-    hits, positives = top_k_hits(scores, labels, 2)
+    hits, positives, _ = top_k_hits(scores, labels, 2)
     assert hits.tolist() == [1, 1]
     assert positives.tolist() == [2, 2]
 
@@ -227,7 +226,7 @@ def test_scores_and_labels_of_wrong_shapes_are_refused(scores, labels):
     with pytest.raises(ValueError, match="one shape"):
         average_precision(scores, labels)
     with pytest.raises(ValueError, match="one shape"):
-        top_k_hits(scores, labels, 1)
+        top_k_hits(scores, labels, 1)[:2]
 
 
 @pytest.mark.parametrize("k", [0, -1, 4])

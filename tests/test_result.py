@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_up import ROOT, classes, made_up
+from made_up import ROOT, classes, labelled, made_up
 
 from rcnn import config, evaluation, rows
 from rcnn.datasets import DATASETS
@@ -131,7 +131,7 @@ def test_the_data_set_of_a_result_is_that_of_its_configuration(kind):
 def test_the_terminal_shows_rows_from_elsewhere_under_their_key_and_every_doubt():
     result = made_up(doubts=["first", "second"])
     result.rows["mine"] = result.rows["templates"]
-    lines = table.render(result).splitlines()
+    lines = table.render(labelled(result)).splitlines()
     assert [line.split("  ")[0] for line in lines if line.startswith(" mine")] == [" mine", " mine + MSSA"]
     assert [line for line in lines if "NOT" in line] == [f"NOT COMPARABLE with the paper: {d}." for d in ("first", "second")]
 
@@ -161,12 +161,17 @@ def measured(kind="coco", *overrides, of=None, broken=(), missing=0, **positives
     fixed = [f"evaluate.{key}" for key in ("bootstrap=0", "diagnostics=false", "grids=[]", f"batch_size={IMAGES}")]
     options = [*fixed, "dataset.expected_images={}", *overrides]
     settings = config.load(ROOT / "configs" / f"{kind}.yaml", options)
-    metadata = {"method": "baseline", "learning": {}, "identity": {"corpus": "c" * 64}, "weights_sha256": "d" * 64}
+    metadata = {
+        "method": "baseline",
+        "learning": {},
+        "identity": {"corpus": "c" * 64, "clip": "b" * 64},
+        "weights_sha256": "d" * 64,
+    }
     paths = [Path(f"{i}.jpg") for i in range(IMAGES)]
     images = ImageSet(paths, labels, missing=("gone.jpg",) * missing)
     embeddings = {rows.BASELINE: torch.eye(len(of))}
     found = evaluation.summarise(settings, metadata, of, images, embeddings, {}, Scores(len(of), broken))
-    result = Result(**found, made_from="a" * 64, seconds={})
+    result = Result(**found, made_from="a" * 64, sources={}, seconds={})
     assert result.comparable == (not result.doubts)
     return result
 

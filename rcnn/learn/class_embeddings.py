@@ -6,14 +6,13 @@ All return unit vectors z, (C, D) float32.
 import torch
 from torch.nn import functional as F
 
+from rcnn.learn.losses import class_sums
 from rcnn.text.corpus import EncodedCorpus
 
 
 def mean(corpus: EncodedCorpus) -> torch.Tensor:
     """Normalised mean of each class's sentences (paper 3.4, the alternative it argues against)."""
-    t = corpus.features.double()
-    total = torch.zeros(corpus.num_classes, t.shape[1], dtype=t.dtype).index_add_(0, corpus.targets, t)
-    return F.normalize(total, dim=1).float()
+    return F.normalize(class_sums(corpus, len(corpus)), dim=1).float()
 
 
 def principal_direction(corpus: EncodedCorpus) -> torch.Tensor:

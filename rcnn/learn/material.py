@@ -1,7 +1,7 @@
 """What the class embeddings of a run are made of: its sentences, encoded, and the ways to learn from them."""
 
+import functools
 import time
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,52 +17,29 @@ from rcnn.text.corpus import EncodedCorpus
 
 
 class Material:
-    """Sentences of every class, encoded, and what is learned from them.
-
-    Args:
-        settings: Config.
-        model: Clip.
-        classes: ClassList.
-
-    Attributes:
-        prompts, descriptions, templates: EncodedCorpus.
-        samples: the sentences that names are learned from.
-        weight: λ.
-        identity: values that shape what is learned: two runs of one identity learn the same.
-        record: what the result file says of the learning.
-    """
+    """Sentences of every class, encoded, and what is learned from them."""
 
     def __init__(self, settings: config.Config, model: Clip, classes: ClassList):
-        began, self.settings, self.model = time.perf_counter(), settings, model
+        self.settings, self.model, train = settings, model, settings.train
         descriptions, templates = corpus.load(settings.corpus.path, classes), corpus.templates(classes)
         samples = descriptions + templates if settings.corpus.templates else descriptions
-        batch_size = settings.train.batch_size
-        if len(samples.sentences) < batch_size:
+        if len(samples.sentences) < train.batch_size:
             raise ValueError(
-                f"{len(samples.sentences)} sentences do not fill one batch of {batch_size}; set train.batch_size lower"
+                f"{len(samples.sentences)} sentences do not fill one batch of {train.batch_size}; set train.batch_size lower"
             )
         self.prompts, self.descriptions, self.templates = (
             corpus.encode(model, c, settings.cache) for c in (corpus.prompts(classes), descriptions, templates)
         )
+        # the sentences that names are learned from
         self.samples = self.descriptions + self.templates if settings.corpus.templates else self.descriptions
-        weight = settings.train.pair_weight
-        self.weight = losses.pair_weight(len(classes), batch_size) if weight == "auto" else weight
+        automatic = losses.pair_weight(len(classes), train.batch_size)
+        self.weight = automatic if train.pair_weight == "auto" else train.pair_weight  # λ
+        # two runs of one identity learn the same
         self.identity = {"clip": model.fingerprint, "corpus": samples.fingerprint, "classes": classes.fingerprint}
         self.identity |= config.shaping(settings, "learning")
-        self.record: dict[str, Any] = {
-            "sentences": len(self.samples), "encode_seconds": time.perf_counter() - began, "learned": {},
-        }  # fmt: skip
-        self._optima = {}
-
-    @cached_property
-    def _sums(self):
-        return losses.class_sums(self.samples, self.settings.train.batch_size)
-
-    def optimum(self, weight: float) -> closed_form.Optimum:
-        """The least expected loss that any class embeddings can have at this λ; solved once."""
-        if weight not in self._optima:
-            self._optima[weight] = closed_form.minimise(self._sums, weight)
-        return self._optima[weight]
+        self.record: dict[str, Any] = {"sentences": len(self.samples), "learned": {}}  # for the result file
+        self._sums = losses.class_sums(self.samples, train.batch_size)
+        self.optimum = functools.cache(functools.partial(closed_form.minimise, self._sums))  # λ -> Optimum
 
     def closed_form(self) -> torch.Tensor:
         """(C, D) class embeddings that minimise the expected loss."""

@@ -1,12 +1,13 @@
 """Learning one set of class names from start to end, or from where it was interrupted (paper 3.4)."""
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rcnn import checkpoint
+from rcnn import checkpoint, provenance
 from rcnn.clip import Clip
 from rcnn.config import TrainConfig
 from rcnn.learn import optimise
@@ -23,10 +24,10 @@ def learn_names(
     Args:
         run: folder of the run. RUN/ROW/ holds the state after the last epoch, and the class embeddings of every epoch.
         row: key of the row.
-        model: Clip.
+        model: the CLIP whose text tower names are learned for.
         corpus: the sentences.
         weight: λ.
-        settings: TrainConfig.
+        settings: what is learned, and how.
         seed: of the start and the order of sentences.
         identity: values that must be equal for a state to be continued.
 
@@ -36,32 +37,34 @@ def learn_names(
     Raises:
         ValueError: the folder holds the state of another run.
     """
-    began, identity = time.perf_counter(), identity | {"λ": weight}
+    began, sources = time.perf_counter(), provenance.sources(provenance.LEARNING)
     learner = PromptLearner(model.text, corpus.num_classes, settings.tokens, torch.Generator().manual_seed(seed))
     optimiser = optimise.new_optimiser(learner, settings.momentum, settings.weight_decay)
-    state, trace = run / row / "state.safetensors", []
-    if state.exists():
-        tensors, metadata = checkpoint.read(state)
-        must_be_same(state.parent, metadata["identity"], identity)
+    path, state = run / row / "state.safetensors", {"identity": identity | {"λ": weight}, "losses": [], "seconds": 0.0}
+    if path.exists():
+        tensors, found = checkpoint.read(path)
+        must_be_same(path.parent, found["identity"], state["identity"])
         learner.class_vectors.data = tensors["class_vectors"].to(model.device)
         optimiser.state[learner.class_vectors]["momentum_buffer"] = tensors["momentum"].to(model.device)
-        trace = metadata["losses"]
-    epochs = optimise.learn(learner, optimiser, corpus, weight, settings, seed, first=len(trace))
+        if changed := provenance.changed_sources(found["sources"], sources):
+            print(f"WARNING: the code has changed since {row} was learned: {', '.join(changed)}; --again learns anew")
+        state, sources = found, found["sources"]
+    trace, before = state["losses"], state["seconds"]
     with progress(title=f"learn {row}", total=settings.epochs, initial=len(trace), unit="epoch") as bar:
-        for epoch, loss in epochs:
+        for epoch, loss in optimise.learn(learner, optimiser, corpus, weight, settings, seed, first=len(trace)):
             trace.append(loss)
             with torch.no_grad():
                 z = learner()
             checkpoint.write(checkpoint.epoch_file(run, row, epoch), {"class_embeddings": z}, epoch=epoch, loss=loss)
             # SGD keeps no buffer at momentum 0
             momentum = optimiser.state[learner.class_vectors].get("momentum_buffer", torch.zeros_like(learner.class_vectors))
-            checkpoint.write(  # last, so that a state never knows of an epoch whose embeddings are not there
-                state, {"class_vectors": learner.class_vectors, "momentum": momentum}, identity=identity, losses=trace
-            )
+            state |= {"seconds": before + time.perf_counter() - began, "sources": sources}
+            # last, so that a state never knows of an epoch whose embeddings are not there
+            checkpoint.write(path, {"class_vectors": learner.class_vectors, "momentum": momentum}, **state)
             bar.note(f"loss {loss:.3f}")
             bar.update()
     with torch.no_grad():
-        return learner().cpu(), {"pair_weight": weight, "losses": trace, "seconds": time.perf_counter() - began}
+        return learner().cpu(), {"pair_weight": weight, "losses": trace, "seconds": state["seconds"]}
 
 
 def must_be_same(folder: Path, found: dict, identity: dict) -> None:
@@ -70,3 +73,11 @@ def must_be_same(folder: Path, found: dict, identity: dict) -> None:
         raise ValueError(
             f"{folder} holds a run that differs in {', '.join(different)}; choose another output=, or delete that folder"
         )
+
+
+def forget(run: Path, row: str, identity: dict) -> None:
+    """Delete what is learned of a row, unless it is of another run."""
+    state = run / row / "state.safetensors"
+    if state.exists():
+        must_be_same(state.parent, checkpoint.read(state)[1]["identity"], identity)
+        shutil.rmtree(state.parent)

@@ -64,7 +64,7 @@ def measure(
         part = slice(start, start + IMAGES)
         s, y = torch.from_numpy(by_image[part, first:])[used[part]], labels[part, first:][used[part]]
         for k, parts in counted.items():
-            parts.append((*metrics.top_k_hits(s, y, k), metrics.decided_by_ties(s, y, k)))
+            parts.append(metrics.top_k_hits(s, y, k))
     decided = {}
     for k, parts in counted.items():
         hits, positives, tied = (torch.cat(p) for p in zip(*parts, strict=True))
@@ -137,8 +137,8 @@ def compare(measured: dict[tuple[str, str], Measured], row: tuple[str, str], bas
 def with_interval(value: float, samples: torch.Tensor | None) -> Number:
     """A value and, if it was resampled, the interval of 95 % of the (R,) samples.
 
-    The samples are shifted so that their mean is the value: an image drawn twice ranks beside itself, which raises the
-    average precision of a resample a little whatever the row.
+    The samples are shifted so that their mean is the value: average precision of a resample is a little too high, since an
+    image drawn twice ranks beside itself, or too low, where a class has lost its positives.
     """
     if samples is None:
         return Number(value=value)

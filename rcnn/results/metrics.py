@@ -41,34 +41,23 @@ def average_precision(scores: torch.Tensor, labels: torch.Tensor, weights: torch
     return torch.stack(columns, 1)
 
 
-def top_k_hits(scores: torch.Tensor, labels: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def top_k_hits(scores: torch.Tensor, labels: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Per image, what top-k precision and recall are made of.
 
     Returns:
-        (hits, positives): two (B,) float64 tensors, the positives among the k best scores and all positives. Of classes that
-        are tied for the last places the hits are what any order of them would give on average.
+        (hits, positives, decided), each (B,): the positives among the k best scores, float64, where classes that are tied for
+        the last places count as any order of them would on average; all positives; whether the order of tied classes decides
+        how many hits there are.
     """
-    above, level, places = _edge(scores, labels, k)
-    positive = labels == 1
-    hits = (above & positive).sum(1) + places * (level & positive).sum(1) / level.sum(1)
-    return hits, positive.sum(1).double()
-
-
-def decided_by_ties(scores: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor:
-    """(B,) bool: whether it depends on the order of tied classes how many of an image's k best are positive."""
-    _, level, places = _edge(scores, labels, k)
-    positives = (level & (labels == 1)).sum(1)
-    return (places < level.sum(1)) & (positives > 0) & (positives < level.sum(1))
-
-
-def _edge(scores, labels, k):
-    """Classes above the k-th best score of their image and level with it, (B, C) bool; places left for the latter, (B,)."""
     _check(scores, labels)
     if not 1 <= k <= scores.shape[1]:
         raise ValueError(f"k: expected 1 to {scores.shape[1]} (the number of classes), got {k}")
     last = scores.topk(k, dim=1).values[:, -1:]
-    above = scores > last
-    return above, scores == last, k - above.sum(1).double()
+    positive, above, level = labels == 1, scores > last, scores == last
+    places, tied, tied_positive = k - above.sum(1), level.sum(1), (level & positive).sum(1)
+    hits = (above & positive).sum(1) + places.double() * tied_positive / tied
+    decided = (places < tied) & (tied_positive > 0) & (tied_positive < tied)
+    return hits, positive.sum(1).double(), decided
 
 
 def precision_recall_f1(

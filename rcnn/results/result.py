@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from rcnn.config import Config
 from rcnn.files import replace_file
 
-VERSION = 2  # of the file; raise it when a field changes its meaning
+VERSION = 3  # of the file; raise it when a field changes its meaning
 
 
 class _Part(BaseModel):
@@ -53,6 +53,7 @@ class Result(_Part):
     made_from: str  # digest of all that the numbers depend on, but for this code
     method: str  # the row that is the run's result
     rows: dict[str, dict[str, dict[str, dict[str, Metric]]]]  # row -> scorer -> task -> metric
+    labels: dict[str, dict[str, str]]  # row -> scorer -> what tables call it
     class_names: list[str]
     seen: int  # how many of them, from the front
     class_ap: dict[str, dict[str, dict[str, list[float]]]]  # row -> scorer -> task -> AP of its classes in percent
@@ -67,7 +68,8 @@ class Result(_Part):
     learning: dict[str, Any]
     class_fingerprint: str
     corpus_fingerprint: str
-    weights_sha256: str
+    clip_fingerprint: str  # of the tensors, whatever file they came from
+    weights_sha256: str  # of that file
     seed: int
     versions: dict[str, str]
     git_commit: str | None = None  # not in the file where there is none
@@ -111,6 +113,10 @@ class Result(_Part):
     def settings(self) -> Config:
         """The configuration."""
         return Config.model_validate(self.config)
+
+    def label(self, row: str, scorer: str = "plain") -> str:
+        """What tables call a row under a scorer; its key, if it has no label."""
+        return self.labels.get(row, {}).get(scorer, row if scorer == "plain" else f"{row}, {scorer}")
 
     @property
     def dataset(self) -> str:

@@ -1,23 +1,22 @@
 """A result as a table for the terminal."""
 
 from rcnn.results.result import Metric, Number, Result
-from rcnn.rows import BASELINE, label
 
 
 def render(result: Result) -> str:
     """Text of the comparison, of what there is to know about it, and of the diagnostics."""
-    first = result.rows[BASELINE]["plain"]
+    first = next(iter(result.rows[result.method].values()))
     tasks, ks = list(first), list(dict.fromkeys(name for task in first.values() for name in task if name.startswith("F1")))
     intervals = first[tasks[0]]["mAP"].interval is not None
     header = ["class embeddings"]
     for task in tasks:
         header += [f"{task.upper()} mAP{' [95 %]' if intervals else ''}", "vs class name", *ks]
-    lines, last = [], list(result.rows[BASELINE])[-1]
+    lines, last = [], list(result.rows[result.method])[-1]
     for scorer in dict.fromkeys(key for scorers in result.rows.values() for key in scorers):
         for row, scorers in result.rows.items():
             if scorer in scorers:
                 star = "*" if (row, scorer) == (result.method, last) else " "
-                lines.append([star + label(row, scorer), *_cells(scorers[scorer], tasks, ks)])
+                lines.append([star + result.label(row, scorer), *_cells(scorers[scorer], tasks, ks)])
         lines.append([])
     text = _align([header, *lines[:-1]])
     return "\n".join(["", text, "", *_notes(result, intervals), *_diagnostics(result, tasks), *_best(result)])
@@ -47,7 +46,7 @@ def ties(result: Result) -> list[str]:
     for row, groups in result.coinciding.items():
         few = "; ".join(", ".join(names) for names in groups[:3]) + ("; …" if len(groups) > 3 else "")
         classes = sum(map(len, groups))
-        out.append(f"{label(row)}: {classes} of {len(result.class_names)} classes share their class embedding: {few}.")
+        out.append(f"{result.label(row)}: {classes} of {len(result.class_names)} classes share their class embedding: {few}.")
     found = [
         (images, task, k, row, scorer)
         for row, scorers in result.decided_by_ties.items()
@@ -57,10 +56,10 @@ def ties(result: Result) -> list[str]:
     ]
     images, task, k, row, scorer = max(found, key=lambda entry: entry[0], default=(0, *[None] * 4))
     if images:
-        of = result.images.tasks[task].images
         out.append(
-            f"Ties decide the hits among the top {k} in up to {images} of {of} images ({label(row, scorer)}, {task.upper()}): "
-            "tied classes share the places that are left, tied images have the rank of the last."
+            f"Ties decide the hits among the top {k} in up to {images} of {result.images.tasks[task].images} images "
+            f"({result.label(row, scorer)}, {task.upper()}): tied classes share the places that are left, tied images have the "
+            "rank of the last."
         )
     return out
 
@@ -71,7 +70,7 @@ def _diagnostics(result, tasks):
         for row, scorers in result.diagnostics.items():
             if scorer in scorers:
                 cells = [f"{scorers[scorer][t][p]:5.1f}" for t in tasks for p in ("global", "local")]
-                lines.append([" " + label(row, scorer), *cells])
+                lines.append([" " + result.label(row, scorer), *cells])
     return ["", _align(lines)] if len(lines) > 1 else []
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import yaml
 
-from rcnn import config, rows
+from rcnn import config
 from rcnn.datasets import DATASETS
 from rcnn.results.result import Result
 from rcnn.results.table import ties
@@ -88,7 +88,7 @@ def shaping(result: Result) -> dict:
     found = config.shaping(result.settings, "learning", "rows", "scores", "metrics")
     del found["seed"]
     found["rows"] = sorted(result.rows)
-    return found | {key: getattr(result, key) for key in ("class_fingerprint", "corpus_fingerprint", "weights_sha256")}
+    return found | {key: getattr(result, key) for key in ("class_fingerprint", "corpus_fingerprint", "clip_fingerprint")}
 
 
 def tables(groups: dict[str, list[Result]]) -> list[Table]:
@@ -101,7 +101,7 @@ def tables(groups: dict[str, list[Result]]) -> list[Table]:
             row = results[0].method
             scorer = list(results[0].rows[row])[-1]
             numbers = spec["rows"]["RCNn"] if (row, scorer) == METHOD else {}
-            mine = _ours(f"this run: {rows.label(row, scorer)}", results, row, scorer, spec["columns"], numbers)
+            mine = _ours(f"this run: {results[0].label(row, scorer)}", results, row, scorer, spec["columns"], numbers)
             out.append(_table(key, spec["title"], results, spec["columns"], quoted + mine))
     spec = known["table3"]
     for kind, results in groups.items():
@@ -109,7 +109,7 @@ def tables(groups: dict[str, list[Result]]) -> list[Table]:
         for row, scorers in results[0].rows.items():
             for scorer in scorers:
                 quoted = numbers.get(f"{row} {scorer}", {})
-                mine += _ours(rows.label(row, scorer), results, row, scorer, spec["columns"], quoted)
+                mine += _ours(results[0].label(row, scorer), results, row, scorer, spec["columns"], quoted)
         mine.sort(key=lambda r: r.known, reverse=True)  # the paper's four first; others are ours alone
         out.append(_table("table3", f"{spec['title']}, {DATASETS[kind].title}", results, spec["columns"], mine))
     return out

@@ -66,6 +66,7 @@ class ScoreFile:
         self.planes = [Plane(name, scorer, part) for name, s in sets.items() for scorer in s.scorers for part in s.parts]
         self.shape = (len(self.planes), num_images, num_classes)
         self.folder = Path(folder) / digest([identity, self.planes, self.shape])[:16]
+        self.table: np.ndarray | None = None  # while it is open
         self._index = {plane: i for i, plane in enumerate(self.planes)}
 
     @property

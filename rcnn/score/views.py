@@ -95,6 +95,11 @@ def _collate(items: list[tuple[int, torch.Tensor | str]]) -> ViewBatch:
     return ViewBatch([i for i, _ in good], pixels, {i: why for i, why in items if not torch.is_tensor(why)})
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def batches(
     images: Sequence[AnyImage], size: int, grids: Sequence[int], batch_size: int, workers: int = 0, upright: bool = False
 ) -> Iterable[ViewBatch]:
@@ -108,6 +113,5 @@ def batches(
         upright: turn photographs as their EXIF data say; the benchmarks, like the authors' code, do not.
     """
     # no more processes than cores, and none for a handful of images
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers, cores, len(images) // batch_size)
+    workers = min(workers, available_cores(), len(images) // batch_size)
     return DataLoader(_Views(images, size, grids, upright), batch_size, num_workers=workers, collate_fn=_collate)

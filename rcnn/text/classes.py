@@ -12,16 +12,11 @@ class ClassList:
     """Class names and how many of them, from the front, are "seen".
 
     Nothing here is trained on images, so both groups are new to the method; the split is that of the benchmarks.
-
-    Attributes:
-        names: C strings.
-        seen: how many are seen.
-        notes: C strings that tell homonyms apart, a meaning or an identifier, "" for most; or none at all.
     """
 
-    names: tuple
+    names: tuple[str, ...]
     seen: int
-    notes: tuple = ()
+    notes: tuple[str, ...] = ()  # what tells homonyms apart, a meaning or an identifier, "" for most; or none at all
 
     def __post_init__(self):
         if not self.names:

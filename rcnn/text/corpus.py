@@ -1,34 +1,34 @@
 """The text corpus: sentences and the class each describes, and their features (paper 3.3)."""
 
+import contextlib
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import open_clip
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
-from rcnn import clip
-from rcnn.files import digest, replace_file
+from rcnn import checkpoint, clip, provenance
+from rcnn.files import digest
 from rcnn.progress import progress
 from rcnn.text.classes import ClassList
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """M sentences.
-
-    Attributes:
-        sentences: M strings.
-        targets: (M,) int64, class of each.
-        num_classes: C.
-    """
+    """M sentences that describe C classes."""
 
     sentences: list[str]
-    targets: torch.Tensor
+    targets: torch.Tensor  # (M,) int64, class of each
     num_classes: int
+
+    @classmethod
+    def of(cls, by_class: Sequence[Sequence[str]]) -> "Corpus":
+        """From the sentences of every class."""
+        targets = torch.arange(len(by_class)).repeat_interleave(torch.tensor([len(sentences) for sentences in by_class]))
+        return cls([s for sentences in by_class for s in sentences], targets, len(by_class))
 
     @property
     def fingerprint(self) -> str:
@@ -41,16 +41,10 @@ class Corpus:
 
 @dataclass(frozen=True)
 class EncodedCorpus:
-    """A corpus in the shared space: what class embeddings are made of.
+    """A corpus in the shared space: what class embeddings are made of."""
 
-    Attributes:
-        features: (M, D) float32 unit vectors on the CPU.
-        targets: (M,) int64, class of each.
-        num_classes: C.
-    """
-
-    features: torch.Tensor
-    targets: torch.Tensor
+    features: torch.Tensor  # (M, D) float32 unit vectors on the CPU
+    targets: torch.Tensor  # (M,) int64, class of each
     num_classes: int
 
     def __len__(self) -> int:
@@ -88,7 +82,7 @@ def load(path: str | Path | None, classes: ClassList) -> Corpus:
         if not _is_entry(entry):
             raise ValueError(f'{path}: class {key}: expected "node_name" and a list of "candidate_sentences"')
         named[_folded(entry["node_name"])].append(entry)
-    sentences, targets = [], []
+    by_class = []
     for i, name in enumerate(classes.names):
         found = named[_folded(name)]
         if str(i) in raw and raw[str(i)] in found:
@@ -102,9 +96,8 @@ def load(path: str | Path | None, classes: ClassList) -> Corpus:
                 f'{path}: class {i} "{name}" {"has no sentences" if found else "is missing"}; python -m rcnn.describe with the '
                 f"same class list and output={path} asks for what is missing, and for nothing else"
             )
-        sentences += found[0]["candidate_sentences"]
-        targets += [i] * len(found[0]["candidate_sentences"])
-    return Corpus(sentences, torch.tensor(targets), len(classes))
+        by_class.append(found[0]["candidate_sentences"])
+    return Corpus.of(by_class)
 
 
 def _folded(name):
@@ -130,45 +123,41 @@ def from_sentences(path: str | Path, classes: ClassList) -> Corpus:
     chosen = [named[_folded(name)] for name in classes.names]
     if not all(isinstance(sentences, list) and all(isinstance(s, str) for s in sentences) for sentences in chosen):
         raise ValueError(f"{path}: expected a list of sentences for every class")
-    targets = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(sentences) for sentences in chosen]))
-    return Corpus([s for sentences in chosen for s in sentences], targets, len(classes))
+    return Corpus.of(chosen)
 
 
 def templates(classes: ClassList) -> Corpus:
     """The 80 ImageNet templates of CLIP filled with every class name."""
-    filled = [template(name) for name in classes.names for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
-    targets = torch.arange(len(classes)).repeat_interleave(len(open_clip.OPENAI_IMAGENET_TEMPLATES))
-    return Corpus(filled, targets, len(classes))
+    return Corpus.of([[template(name) for template in open_clip.OPENAI_IMAGENET_TEMPLATES] for name in classes.names])
 
 
 def prompts(classes: ClassList) -> Corpus:
     """CLIP's plain prompt, "a photo of a {class}.", for every class."""
-    return Corpus([f"{clip.CONTEXT} {name}." for name in classes.names], torch.arange(len(classes)), len(classes))
+    return Corpus.of([[f"{clip.CONTEXT} {name}."] for name in classes.names])
 
 
 def encode(model: clip.Clip, corpus: Corpus, cache: str | Path | None = None) -> EncodedCorpus:
     """Text features of a corpus; each distinct sentence is encoded once, ever.
 
     Args:
-        model: Clip.
-        corpus: Corpus.
+        model: the CLIP whose text tower encodes.
+        corpus: M sentences.
         cache: folder to keep the features in, under a digest of the weights and the sentences; or None.
     """
     distinct = {s: i for i, s in enumerate(dict.fromkeys(corpus.sentences))}
-    path = Path(cache) / f"text_{digest([model.fingerprint, *distinct])[:32]}.safetensors" if cache else None
+    # of the weights, the sentences, and the code that encodes them
+    key = digest([model.fingerprint, provenance.sources(("clip",)), *distinct])[:32]
+    path = Path(cache) / f"text_{key}.safetensors" if cache else None
     features = _cached(path) if path else None
     if features is None:
         tokens = clip.tokenize(list(distinct), len(model.text.positional_embedding))
         features = model.text.encode(tokens, progress=lambda groups: progress(groups, "encode sentences"))
         if path:
-            with replace_file(path) as file:
-                file.write(save({"features": features}))
+            checkpoint.write(path, {"features": features})
     return EncodedCorpus(features[[distinct[s] for s in corpus.sentences]], corpus.targets, corpus.num_classes)
 
 
 def _cached(path):
     """Stored features; None where there are none, or only a damaged file."""
-    try:
-        return load_file(path)["features"]
-    except (FileNotFoundError, SafetensorError, KeyError):
-        return None
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return checkpoint.read(path)[0]["features"]

@@ -1,0 +1,70 @@
+"""Class embeddings that were made elsewhere, to be measured beside the rows of a run."""
+
+import json
+from collections.abc import Callable
+from itertools import zip_longest
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch.nn import functional as F
+
+from rcnn import checkpoint
+from rcnn.clip import Clip
+from rcnn.learn import class_embeddings
+from rcnn.text import corpus
+from rcnn.text.classes import ClassList
+
+
+def read(path: str | Path, classes: ClassList, width: int, model: Callable[[], Clip], cache: str | None = None) -> torch.Tensor:
+    """Class embeddings from elsewhere, (C, D) float32 unit vectors.
+
+    Args:
+        path: a safetensors file with one tensor (C, D) and its metadata "class_names", a JSON list in the order of the class
+            list; the class_embeddings.safetensors of another run, of which the method's row is taken; or a JSON file
+            {class name: [sentences]}, of which the normalised mean is taken (CuPL's form).
+        classes: those of the run.
+        width: D.
+        model: called if sentences must be encoded, or to compare the CLIP of another run.
+        cache: folder of encoded sentences.
+
+    Raises:
+        ValueError: no such file, or one of other classes, of another CLIP, or of vectors that are none.
+    """
+    path = Path(path)
+    if path.suffix == ".json":
+        sentences = corpus.from_sentences(path, classes)
+        return class_embeddings.mean(corpus.encode(model(), sentences, cache))
+    z, names, fingerprint = _read_tensor(path)
+    if fingerprint is not None and fingerprint != model().fingerprint:
+        raise ValueError(f"{path}: this run was learned with another CLIP, so its class embeddings lie in another space")
+    pairs = enumerate(zip_longest(classes.names, names, fillvalue=""))
+    if different := next(((i, pair) for i, pair in pairs if pair[0].lower() != pair[1].lower()), None):
+        place, (ours, theirs) = different
+        raise ValueError(
+            f"{path}: expected the run's {len(classes)} classes in its order, found {len(names)}; "
+            f"class {place} is {ours!r} in the run and {theirs!r} here"
+        )
+    if z.shape != (len(classes), width):
+        raise ValueError(f"{path}: expected class embeddings of shape {(len(classes), width)}, got {tuple(z.shape)}")
+    norms = z.float().norm(dim=1)
+    if not (norms.isfinite() & (norms > 0)).all():
+        raise ValueError(f"{path}: expected finite class embeddings other than zero")
+    return F.normalize(z.float(), dim=1)
+
+
+def _read_tensor(path):
+    """(class embeddings, class names, fingerprint of their CLIP or None) of a tensor with names, or of a run."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys, metadata = list(file.keys()), file.metadata() or {}
+            if "metadata" not in metadata:
+                (key,) = keys
+                return file.get_tensor(key), [str(name) for name in json.loads(metadata["class_names"])], None
+        rows, metadata = checkpoint.read(path)
+        return rows[metadata["method"]], metadata["class_names"], metadata["identity"]["clip"]
+    except (SafetensorError, KeyError, ValueError, TypeError):
+        raise ValueError(
+            f'{path}: expected a safetensors file of one tensor (C, D) with the metadata "class_names", a JSON list; or the '
+            "class_embeddings.safetensors of a run"
+        ) from None
