@@ -4,7 +4,7 @@ import difflib
 import importlib
 import sys
 
-from rcnn import interrupt
+from rcnn import cli, interrupt
 
 COMMANDS = {
     "describe": "describe classes by a language model",
@@ -21,16 +21,13 @@ def main(argv: list[str] | None = None) -> int:
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         commands = "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items())
-        print(f"usage: rcnn COMMAND …\n\n{commands}\n\nrcnn COMMAND --help explains one.")
-        return 0
+        cli.run(lambda: print(f"usage: rcnn COMMAND …\n\n{commands}\n\nrcnn COMMAND --help explains one."))
     if name not in COMMANDS:
         nearest = difflib.get_close_matches(name, COMMANDS, 1, 0)[0]
         print(f"error: there is no command {name}; the nearest is {nearest}, and rcnn --help lists all", file=sys.stderr)
         return 2
     interrupt.one_line()
     command = importlib.import_module(f"rcnn.{name}")
-    from rcnn import cli  # here, since it imports torch
-
     cli.run(lambda: command.main(rest))
 
 

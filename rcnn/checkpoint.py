@@ -35,7 +35,9 @@ def read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             metadata = json.loads(file.metadata()["metadata"])
             return {name: file.get_tensor(name) for name in metadata.pop("order")}, metadata
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a file of this project, or a cut one: {error!r}") from None
+        raise ValueError(
+            f"{path} is no file of this version of the project, or a cut one ({error!r}); delete it, or choose another output="
+        ) from None
 
 
 def read_run(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

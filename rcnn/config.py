@@ -35,6 +35,7 @@ def option(default: Any, text: str, shapes: str, path: bool = False, **bounds: A
 
 
 Positive = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=16)]
 
 
 class Section(BaseModel):
@@ -122,7 +123,7 @@ class DatasetConfig(Section):
 
 
 class EvaluateConfig(Section):
-    grids: tuple[Positive, ...] = option((2, 3), "MSSA: snippets on a side; [2, 3] cuts 4 and 9", "scores")
+    grids: tuple[Side, ...] = option((2, 3), "MSSA: snippets on a side; [2, 3] cuts 4 and 9", "scores")
     temperature: float = option(1 / 20, "τ_s; the paper names none, the authors' code has 1/20", "scores", gt=0)
     precision: Literal["auto", "float32", "bf16", "fp16"] = option("auto", "auto: fp16 on CUDA, else float32", "scores")
     batch_size: int = option(16, "images at a time", "digits", ge=1)
@@ -198,7 +199,7 @@ def load(path: str | Path, overrides: Iterable[str] = (), cls: type[AnyConfig] =
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no configuration {path}; see configs/")
+        raise FileNotFoundError(f"there is no configuration {path}; the paper's are in configs/ of a checkout of the project")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
@@ -228,18 +229,24 @@ def override(raw: dict, overrides: Iterable[str], cls: type[AnyConfig] = Config)
     try:
         return cls.model_validate(raw)
     except ValidationError as error:
-        raise ValueError(_explain(error.errors()[0], cls)) from None
+        raise ValueError(_explain(error.errors(), cls)) from None
 
 
-def _explain(error, cls):
-    """One line on what pydantic found wrong first."""
-    key = ".".join(part for part in map(str, error["loc"]) if not _is_detail(part))
+def _explain(errors, cls):
+    """One line on what pydantic found wrong first; of a union, what any of its members would take."""
+    error, keys = errors[0], [".".join(part for part in map(str, e["loc"]) if not _is_detail(part)) for e in errors]
+    key = keys[0]
     if error["type"] == "extra_forbidden":
         (near,) = difflib.get_close_matches(key, known_keys(cls), 1, 0)
         return f"unknown configuration key {key}; the nearest is {near}"
     if error["type"] == "model_type":
         return f"{key}: expected a section of key: value pairs, got {error['input']!r}"
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    if error["type"] == "dict_type":
+        return f"{key}: expected {key}.NAME=VALUE pairs, got {error['input']!r}"
+    message = error["msg"].removeprefix("Value error, ")
+    if message.startswith("Input should be "):
+        same = [e["msg"].removeprefix("Input should be ") for e, k in zip(errors, keys, strict=True) if k == key]
+        message = f"expected {' or '.join(dict.fromkeys(same))}"
     return f"{key}: {message}, got {error['input']!r}" if key else message
 
 

@@ -42,8 +42,11 @@ def read_settings(source: str, overrides: Sequence[str] = ()) -> config.Describe
         raw = {"classes": {"unseen": source}, "output": str(Path(source).with_suffix(".corpus.json"))}
         return config.override(raw, overrides, config.DescribeConfig)
     preset = PRESETS / f"{source}.yaml"
-    if source in DATASETS and not preset.is_file():
+    if source in DATASETS and not PRESETS.is_dir():
         raise ValueError(f"{source} is part of a checkout of the project, not of the installed package")
+    if source in DATASETS and not preset.is_file():
+        known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+        raise ValueError(f"there are no questions for {source}; there are for {known}")
     return config.load(preset if preset.is_file() else source, overrides, config.DescribeConfig)
 
 

@@ -12,6 +12,7 @@ from rcnn.config import Config, EvaluateConfig
 from rcnn.datasets.images import ImageSet
 from rcnn.files import digest
 from rcnn.learn import elsewhere
+from rcnn.learn.class_embeddings import coinciding_names
 from rcnn.results import table
 from rcnn.results.measure import best_on_test, compare, curve, measure, measure_all, task_images
 from rcnn.results.result import Images, Result, TaskImages
@@ -47,6 +48,9 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
             settings = settings.model_copy(update={"device": "cuda"})  # each its own
         output = Path(settings.output)
         learned, metadata = checkpoint.read_run(output)
+        changed = provenance.changed_sources(metadata["sources"], provenance.sources(provenance.LEARNING))
+        if changed and rank == 0:
+            print(f"WARNING: the code has changed since this run was learned: {', '.join(changed)}")
         load_clip = cache(partial(runtime.load_clip, settings, metadata, settings.evaluate.precision))
         if rank:
             barrier()  # sentences from elsewhere are encoded once, by the first process
@@ -122,10 +126,10 @@ def scored_sets(
 ) -> dict[str, ScoredSet]:
     """Rows by all their scorers, in parts if these are measured too; epochs by the last scorer, which is the method's."""
     scorers = {key: partial(scorer.score, settings=settings) for key, scorer in rows.SCORERS.items()}
-    parts = PARTS if settings.diagnostics else ("total",)
-    sets = {
-        row: ScoredSet(z, {key: scorers[key] for key in rows.scorers(row, settings)}, parts) for row, z in embeddings.items()
-    }
+    in_parts = tuple(key for key, scorer in rows.SCORERS.items() if scorer.has_parts and settings.diagnostics)
+    sets = {}
+    for row, z in embeddings.items():
+        sets[row] = ScoredSet(z, {key: scorers[key] for key in rows.scorers(row, settings)}, in_parts)
     last = rows.scorers(rows.BASELINE, settings)[-1]
     return sets | {f"epoch/{epoch}": ScoredSet(z, {last: scorers[last]}) for epoch, z in epochs.items()}
 
@@ -155,7 +159,7 @@ def summarise(
                 "class_ap": [round(100 * ap, 4) for ap in found.class_ap.tolist()],
                 "decided_by_ties": {str(k): n for k, n in found.decided_by_ties.items()},
             }
-            if e.diagnostics:
+            if e.diagnostics and rows.SCORERS[scorer].has_parts:
                 values["diagnostics"] = {
                     part.removesuffix("_part"): measure(file[row, scorer, part], images.labels, first, used[task]).values["mAP"]
                     for part in PARTS
@@ -173,7 +177,7 @@ def summarise(
         "method": metadata["method"],
         "class_names": list(classes.names),
         "seen": classes.seen,
-        "coinciding": {row: groups for row, z in embeddings.items() if (groups := coinciding_classes(z, classes))},
+        "coinciding": {row: groups for row, z in embeddings.items() if (groups := coinciding_names(z, classes.names))},
         "epochs": points,
         "best_on_test": best_on_test(points, e.top_k),
         "images": counted,
@@ -240,14 +244,6 @@ def _doubts(settings, classes, images, counted):
     if settings.dataset.keep_unlabelled:
         doubts.append("images without a positive label were kept")
     return doubts
-
-
-def coinciding_classes(class_embeddings: torch.Tensor, classes: ClassList) -> list[list[str]]:
-    """Groups of classes that have the same embedding, up to rounding: no score can tell them apart."""
-    groups = {}
-    for i, first in enumerate(one_pass.coinciding(class_embeddings)):
-        groups.setdefault(first, []).append(classes.names[i])
-    return [names for names in groups.values() if len(names) > 1]
 
 
 def _stamp(path):

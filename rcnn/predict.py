@@ -14,16 +14,18 @@ from pathlib import Path
 from PIL import Image
 
 from rcnn import cli, config
+from rcnn.learn.class_embeddings import coinciding_names
 from rcnn.progress import progress
 from rcnn.tagger import TOP, Tagger, Tags
-from rcnn.text.classes import ClassList
+from rcnn.text.classes import ClassList, in_words
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-CONVERT = "a camera's raw format, which is not read; convert it to JPEG first"
+RAW = (".cr2", ".cr3", ".nef", ".nrw", ".arw", ".dng", ".orf", ".rw2", ".rwl", ".raf", ".pef", ".srw", ".iiq", ".3fr")
 # formats that people's folders hold, and what to do where Pillow reads them only with more, or not at all
 OTHERS = {
     **dict.fromkeys([".heic", ".heif", ".avif"], "this format needs another package; run pip install pillow-heif"),
-    **dict.fromkeys([".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"], CONVERT),
+    **dict.fromkeys([".jxl", ".jp2", ".psd"], "this format is not read; convert it to JPEG first"),
+    **dict.fromkeys(RAW, "a camera's raw format, which is not read; convert it to JPEG first"),
 }
 
 FORMATS = ("table", "csv", "json")
@@ -99,6 +101,8 @@ def main(argv: list[str] | None = None) -> int:
         tagger = Tagger.load(args.run, *pairs)
     else:
         tagger = Tagger.for_classes(ClassList.read(unseen=args.classes), settings, cache=settings.cache)
+    if same := coinciding_names(tagger.class_embeddings, tagger.class_names):
+        print(f"these classes share their class embedding, so their scores are equal: {in_words(same)}", file=sys.stderr)
     results = []
     with progress(title="tag", total=len(paths), unit="image") as bar:
         for indices, scores, broken in tagger.stream(paths, workers=2):

@@ -23,6 +23,7 @@ class Scorer:
     label: str  # what it adds to the name of a row
     score: Callable[[ImageFeatures, torch.Tensor, EvaluateConfig], Scores]
     wanted: Callable[[EvaluateConfig], bool] = lambda settings: True  # whether a configuration asks for it
+    has_parts: bool = True  # whether the total is the mean of a global and a local part, which diagnostics show
 
 
 SCORERS = {

@@ -8,6 +8,7 @@ evaluated on it. Interrupted, the same command continues where it was and ends w
 """
 
 import os
+import shlex
 from pathlib import Path
 
 import yaml
@@ -15,9 +16,10 @@ import yaml
 from rcnn import checkpoint, cli, config, datasets, rows, runtime
 from rcnn.evaluation import check, evaluate
 from rcnn.files import replace_file
+from rcnn.learn import class_embeddings
 from rcnn.learn.material import Material
 from rcnn.learn.names import forget, must_be_same
-from rcnn.text.classes import ClassList
+from rcnn.text.classes import ClassList, in_words
 
 
 def train(settings: config.Config, classes: ClassList, again: bool = False) -> None:
@@ -31,6 +33,8 @@ def train(settings: config.Config, classes: ClassList, again: bool = False) -> N
     Raises:
         ValueError: the output folder holds another run.
     """
+    if len(classes) < 2:
+        raise ValueError("expected at least two classes: a single one has nothing to be told from")
     model, output = runtime.load_clip(settings), Path(settings.output)
     if settings.train.amp and model.device.type != "cuda":
         raise ValueError("train.amp: needs a CUDA GPU; this run is on the CPU")
@@ -56,7 +60,11 @@ def train(settings: config.Config, classes: ClassList, again: bool = False) -> N
         config=config.to_dict(settings),
         identity=material.identity,
         learning=material.record,
+        sources=material.sources,
     )
+    method = rows.METHODS[settings.train.method]
+    if same := class_embeddings.coinciding_names(embeddings[method], classes.names):
+        print(f"{method}: these classes share their class embedding, so their scores are equal: {in_words(same)}")
     print(f"class embeddings of {len(classes)} classes: {path}")
 
 
@@ -71,9 +79,8 @@ def for_names(names: str, overrides: list[str]) -> config.Config:
     }
     settings = config.override(raw, overrides)
     if path.is_file() and not Path(settings.corpus.path).is_file():
-        raise FileNotFoundError(
-            f"there is no {settings.corpus.path}; python -m rcnn.describe {names} makes it, or set corpus.path"
-        )
+        command = shlex.join(["python", "-m", "rcnn.describe", str(names)])
+        raise FileNotFoundError(f"there is no {settings.corpus.path}; set corpus.path, or make it: {command}")
     return settings
 
 
@@ -103,9 +110,9 @@ def main(argv: list[str] | None = None) -> None:
     if measured:
         evaluate(settings, images, classes, args.again)
     elif settings.dataset.annotations:
-        print(f"next: python -m rcnn.evaluate {settings.output}")
+        print(f"next: python -m rcnn.evaluate {shlex.quote(settings.output)}")
     else:
-        print(f"next: python -m rcnn.predict PHOTOS --run {settings.output}")
+        print(f"next: python -m rcnn.predict PHOTOS --run {shlex.quote(settings.output)}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rcnn.text.classes import ClassList
+from rcnn.text.classes import ClassList, in_words
 
 
 @pytest.fixture
@@ -81,3 +81,17 @@ def test_the_fingerprint_changes_with_names_order_and_split():
     lists = [(("a", "b"), 1), (("b", "a"), 1), (("a", "b"), 2), (("a", "B"), 1), (("a", "b", "c"), 1)]
     assert len({ClassList(*args).fingerprint for args in lists}) == len(lists)
     assert ClassList(("a", "b"), 1).fingerprint == ClassList(("a", "b"), 1).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("groups", "text"),
+    [
+        ([["a", "b"], ["c", "d", "e"]], "a, b; c, d, e"),
+        ([["a", "b", "c"], ["d", "e"]], "a, b, c; d, e"),
+        ([["a", "b", "c", "d", "e", "f"]], "a, b, c, d, e, …"),
+        ([["a", "b", "c", "d"], ["e", "f"]], "a, b, c, d; e, …"),
+        ([["a", "b", "c", "d", "e"], ["f", "g"]], "a, b, c, d, e, …"),
+    ],
+)
+def test_groups_of_names_are_cut_after_a_few(groups, text):
+    assert in_words(groups, most=5) == text

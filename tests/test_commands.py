@@ -285,7 +285,7 @@ def test_names_and_their_descriptions_become_a_tagger_without_any_configuration(
     names = folder / "names.txt"
     names.write_text("dog\nbutterfly\n")
     _, stderr = rcnn("train", "--classes", names, code=2)
-    assert f"there is no {folder}/names.corpus.json; python -m rcnn.describe {names} makes it" in stderr
+    assert f"there is no {folder}/names.corpus.json; set corpus.path, or make it: python -m rcnn.describe {names}" in stderr
     shutil.copy(ROOT / "data" / "mini" / "corpus.json", folder / "names.corpus.json")
     weights = ["clip.model=null", "clip.pretrained=null", f"clip.weights={ROOT}/data/mini/clip.safetensors"]
     monkeypatch.chdir(folder)

@@ -192,7 +192,7 @@ def leaf(name, field):
     }
     if typing.get_origin(field.annotation) is typing.Literal:
         return st.sampled_from(typing.get_args(field.annotation))
-    return kinds.get(field.annotation, st.lists(st.integers(1, 2**63), max_size=4).map(tuple))
+    return kinds.get(field.annotation, st.lists(st.integers(1, 16), max_size=4).map(tuple))
 
 
 def instances(cls):

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch.distributed.run import parse_args
 from torch.nn import functional as F
 
-from rcnn import checkpoint, datasets, evaluate, evaluation, provenance
+from rcnn import checkpoint, datasets, evaluate, evaluation, provenance, rows
 from rcnn.clip.image_tower import ImageFeatures
 from rcnn.config import EvaluateConfig
 from rcnn.results import measure, metrics
@@ -260,7 +260,7 @@ def test_every_table_is_what_scoring_its_set_alone_gives(tmp_path, tiny_clip, no
             grids = (2,) if scorer == "mssa" else ()
             expected = mssa.score(features, sets[name].class_embeddings, grids, 0.1)
             np.testing.assert_allclose(file.total(name, scorer)[:], expected.total.numpy(), rtol=0, atol=2e-6)
-            for part in sets[name].parts:
+            for part in sets[name].parts(scorer):
                 found = file[Plane(name, scorer, part)]
                 np.testing.assert_allclose(found, getattr(expected, part).numpy(), rtol=0, atol=2e-6)
     assert len(file.planes) == (2 * 2 * 2 if diagnostics else 2 * 2) + 1
@@ -784,3 +784,22 @@ def labels_of(run, names):
     for annotation in content["annotations"]:
         labels[annotation["image_id"] - 1, names.index(name[annotation["category_id"]])] = 1
     return labels
+
+
+def test_a_scorer_whose_total_is_no_mean_of_parts_is_measured_by_its_total(monkeypatch, run, measured):
+    def negated(features, z, settings):
+        scores = mssa.score(features, z, (), settings.temperature)
+        return scores._replace(total=-scores.total)
+
+    monkeypatch.setitem(rows.SCORERS, "plain", rows.Scorer("", negated, has_parts=False))
+    rcnn("evaluate", run, *QUICK)
+    assert "plain" not in read(run).diagnostics.get("mean", {})
+    found, known = (values(read(folder))["mean", "plain", "gzsl", "mAP"] for folder in (run, measured[0]))
+    assert found < known
+
+
+def test_a_run_that_other_code_has_learned_is_named_as_such(monkeypatch, run):
+    known = provenance.sources
+    monkeypatch.setattr(provenance, "sources", lambda parts: known(parts) | {"learn/losses.py": "0" * 64})
+    stdout, _ = rcnn("evaluate", run, *QUICK)
+    assert "WARNING: the code has changed since this run was learned: learn/losses.py" in stdout

@@ -1,13 +1,14 @@
-"""Class embeddings without learning: the rows that reconstructed class names are measured against.
+"""Class embeddings without learning, which reconstructed class names are measured against: unit vectors, (C, D) float32."""
 
-All return unit vectors z, (C, D) float32.
-"""
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
 
 from rcnn.learn.losses import class_sums
 from rcnn.text.corpus import EncodedCorpus
+
+SAME = 1e-5  # class embeddings that are nearer than this (Euclidean) differ by rounding alone
 
 
 def mean(corpus: EncodedCorpus) -> torch.Tensor:
@@ -28,3 +29,25 @@ def principal_direction(corpus: EncodedCorpus) -> torch.Tensor:
 def centred(z: torch.Tensor, strength: float) -> torch.Tensor:
     """z minus `strength` × its mean over classes, normalised: a control for what the pair-based loss does."""
     return F.normalize(z - strength * z.mean(0), dim=1)
+
+
+def coinciding(class_embeddings: torch.Tensor) -> list[int]:
+    """For every class the number of the first class with the same embedding, mostly its own.
+
+    Args:
+        class_embeddings: (C, D) unit vectors.
+    """
+    z = F.normalize(class_embeddings.double(), dim=1)
+    first = []
+    for start in range(0, len(z), 1024):
+        squares = 2 - 2 * z[start : start + 1024] @ z.T  # ‖z_i − z_j‖² of unit vectors
+        first += (squares < SAME**2).int().argmax(1).tolist()
+    return first
+
+
+def coinciding_names(class_embeddings: torch.Tensor, names: Sequence[str]) -> list[list[str]]:
+    """Groups of classes that have the same embedding, up to rounding: no score can tell them apart."""
+    groups = {}
+    for name, first in zip(names, coinciding(class_embeddings), strict=True):
+        groups.setdefault(first, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rcnn import config
+from rcnn import config, provenance
 from rcnn.clip import Clip
 from rcnn.learn import closed_form, losses
 from rcnn.learn.names import learn_names
@@ -23,10 +23,8 @@ class Material:
         self.settings, self.model, train = settings, model, settings.train
         descriptions, templates = corpus.load(settings.corpus.path, classes), corpus.templates(classes)
         samples = descriptions + templates if settings.corpus.templates else descriptions
-        if len(samples.sentences) < train.batch_size:
-            raise ValueError(
-                f"{len(samples.sentences)} sentences do not fill one batch of {train.batch_size}; set train.batch_size lower"
-            )
+        if (count := len(samples.sentences)) < train.batch_size:
+            raise ValueError(f"{count} sentences do not fill one batch; set train.batch_size={count}, or less")
         self.prompts, self.descriptions, self.templates = (
             corpus.encode(model, c, settings.cache) for c in (corpus.prompts(classes), descriptions, templates)
         )
@@ -38,6 +36,7 @@ class Material:
         self.identity = {"clip": model.fingerprint, "corpus": samples.fingerprint, "classes": classes.fingerprint}
         self.identity |= config.shaping(settings, "learning")
         self.record: dict[str, Any] = {"sentences": len(self.samples), "learned": {}}  # for the result file
+        self.sources = provenance.sources(provenance.LEARNING)
         self._sums = losses.class_sums(self.samples, train.batch_size)
         self.optimum = functools.cache(functools.partial(closed_form.minimise, self._sums))  # λ -> Optimum
 
@@ -58,7 +57,8 @@ class Material:
     def learn(self, row: str, weight: float) -> torch.Tensor:
         """(C, D) embeddings of class names learned at λ = `weight`; continues where it was interrupted."""
         s = self.settings
-        z, record = learn_names(Path(s.output), row, self.model, self.samples, weight, s.train, s.seed, self.identity)
+        z, record, sources = learn_names(Path(s.output), row, self.model, self.samples, weight, s.train, s.seed, self.identity)
+        self.sources = sources  # of the code that began to learn them
         self.record["learned"][row] = record | self._optimality(row, z, weight)
         return z
 

@@ -18,7 +18,7 @@ from rcnn.text.corpus import EncodedCorpus
 
 def learn_names(
     run: Path, row: str, model: Clip, corpus: EncodedCorpus, weight: float, settings: TrainConfig, seed: int, identity: dict
-) -> tuple[torch.Tensor, dict[str, Any]]:
+) -> tuple[torch.Tensor, dict[str, Any], dict[str, str]]:
     """Learn one set of class names, or continue.
 
     Args:
@@ -32,7 +32,7 @@ def learn_names(
         identity: values that must be equal for a state to be continued.
 
     Returns:
-        (C, D) class embeddings on the CPU, and what the result file says of the learning.
+        (C, D) class embeddings on the CPU; what the result file says of the learning; the sources that learned them.
 
     Raises:
         ValueError: the folder holds the state of another run.
@@ -64,7 +64,8 @@ def learn_names(
             bar.note(f"loss {loss:.3f}")
             bar.update()
     with torch.no_grad():
-        return learner().cpu(), {"pair_weight": weight, "losses": trace, "seconds": state["seconds"]}
+        record = {"pair_weight": weight, "losses": trace, "seconds": state["seconds"]}
+        return learner().cpu(), record, sources
 
 
 def must_be_same(folder: Path, found: dict, identity: dict) -> None:

@@ -1,6 +1,7 @@
 """A result as a table for the terminal."""
 
 from rcnn.results.result import Metric, Number, Result
+from rcnn.text.classes import in_words
 
 
 def render(result: Result) -> str:
@@ -42,11 +43,13 @@ def _notes(result, intervals):
 
 def ties(result: Result) -> list[str]:
     """What a reader must know of classes that the scores cannot tell apart; empty if there are none."""
-    out = []
+    out, rows_of = [], {}
     for row, groups in result.coinciding.items():
-        few = "; ".join(", ".join(names) for names in groups[:3]) + ("; …" if len(groups) > 3 else "")
-        classes = sum(map(len, groups))
-        out.append(f"{result.label(row)}: {classes} of {len(result.class_names)} classes share their class embedding: {few}.")
+        rows_of.setdefault(str(groups), []).append(row)
+    for same in rows_of.values():
+        groups, names = result.coinciding[same[0]], ", ".join(result.label(row) for row in same)
+        count, total = sum(map(len, groups)), len(result.class_names)
+        out.append(f"{names}: {count} of {total} classes share their class embedding: {in_words(groups)}.")
     found = [
         (images, task, k, row, scorer)
         for row, scorers in result.decided_by_ties.items()

@@ -11,15 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from rcnn.clip import Clip
 from rcnn.config import EvaluateConfig
+from rcnn.learn.class_embeddings import coinciding
 from rcnn.progress import progress
 from rcnn.score.score_file import Plane, ScoredSet, ScoreFile
 from rcnn.score.views import batches
-
-SAME = 1e-5  # class embeddings that are nearer than this (Euclidean) differ by rounding alone
 
 
 @dataclass
@@ -30,20 +28,6 @@ class Clock:
     encoding: float = 0.0  # in the image tower
     scoring: float = 0.0  # class embeddings against features
     images: int = 0
-
-
-def coinciding(class_embeddings: torch.Tensor) -> list[int]:
-    """For every class the number of the first class with the same embedding, mostly its own.
-
-    Args:
-        class_embeddings: (C, D) unit vectors.
-    """
-    z = F.normalize(class_embeddings.double(), dim=1)
-    first = []
-    for start in range(0, len(z), 1024):
-        squares = 2 - 2 * z[start : start + 1024] @ z.T  # ‖z_i − z_j‖² of unit vectors
-        first += (squares < SAME**2).int().argmax(1).tolist()
-    return first
 
 
 @torch.inference_mode()
@@ -114,7 +98,7 @@ def _score(file, name, scored, class_embeddings, numbers, features, images):
     """Score some images, given by their numbers, by all scorers of a set."""
     for scorer, score in scored.scorers.items():
         scores = score(features, class_embeddings)
-        for part in scored.parts:
+        for part in scored.parts(scorer):
             values = getattr(scores, part)[:, numbers].cpu().numpy()
             if not np.isfinite(values).all():
                 raise ValueError("the scores are not finite numbers; use evaluate.precision=float32")

@@ -21,17 +21,15 @@ from rcnn.score.mssa import Scores
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """Class embeddings, and what becomes of the images with them.
+    """Class embeddings, and what scores images with them."""
 
-    Attributes:
-        class_embeddings: (C, D) unit vectors.
-        scorers: {key: (ImageFeatures, class embeddings) -> Scores}.
-        parts: which fields of Scores are kept: "total"; or "global_part" and "local_part", whose mean the total is.
-    """
-
-    class_embeddings: torch.Tensor
+    class_embeddings: torch.Tensor  # (C, D) unit vectors
     scorers: dict[str, Callable[[ImageFeatures, torch.Tensor], Scores]]
-    parts: tuple[str, ...] = ("total",)
+    in_parts: tuple[str, ...] = ()  # scorers of which both parts are kept, whose mean the total is
+
+    def parts(self, scorer: str) -> tuple[str, ...]:
+        """The fields of Scores that are kept."""
+        return ("global_part", "local_part") if scorer in self.in_parts else ("total",)
 
 
 class Plane(NamedTuple):
@@ -63,7 +61,8 @@ class ScoreFile:
     """
 
     def __init__(self, folder: Path, sets: dict[str, ScoredSet], num_images: int, num_classes: int, identity: Any):
-        self.planes = [Plane(name, scorer, part) for name, s in sets.items() for scorer in s.scorers for part in s.parts]
+        kept = ((name, scorer, s.parts(scorer)) for name, s in sets.items() for scorer in s.scorers)
+        self.planes = [Plane(name, scorer, part) for name, scorer, parts in kept for part in parts]
         self.shape = (len(self.planes), num_images, num_classes)
         self.folder = Path(folder) / digest([identity, self.planes, self.shape])[:16]
         self.table: np.ndarray | None = None  # while it is open

@@ -18,7 +18,7 @@ class ClassList:
     seen: int
     notes: tuple[str, ...] = ()  # what tells homonyms apart, a meaning or an identifier, "" for most; or none at all
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.names:
             raise ValueError("the class list is empty")
         notes = self.notes or [""] * len(self.names)
@@ -29,29 +29,26 @@ class ClassList:
             )
 
     @classmethod
-    def read(cls, seen=None, unseen=None):
+    def read(cls, seen: str | Path | None = None, unseen: str | Path | None = None) -> "ClassList":
         """From text files with one name a line; blank lines and lines that start with # are skipped.
 
         "crane [a wading bird]" is the class "crane" with a note that tells it from another "crane".
-
-        Args:
-            seen, unseen: paths; one may be None.
         """
         groups = [_read_names(path) if path else [] for path in (seen, unseen)]
         both = groups[0] + groups[1]
         notes = tuple(note for _, note in both)
         return cls(tuple(name for name, _ in both), len(groups[0]), notes if any(notes) else ())
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.names)
 
     @property
-    def tasks(self):
+    def tasks(self) -> dict[str, int]:
         """Task -> first column it scores: "zsl" the unseen classes alone, "gzsl" all."""
         return {"zsl": self.seen, "gzsl": 0} if 0 < self.seen < len(self) else {"gzsl": 0}
 
     @property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """SHA-256 of names, order and split."""
         return hashlib.sha256("\n".join([str(self.seen), *self.names]).encode()).hexdigest()
 
@@ -72,3 +69,14 @@ def parse_name(line: str) -> tuple[str, str]:
         raise ValueError(f"expected a class name, got {line!r}")
     # "_" in a name stands for a space, as in the lists of NUS-WIDE's tools
     return part[1].replace("_", " ").strip(), (part[2] or "").strip()
+
+
+def in_words(groups: list[list[str]], most: int = 8) -> str:
+    """Groups of class names, the first `most` names of them."""
+    text, left = [], most
+    for group in groups:
+        text.append(", ".join(group[:left]))
+        left -= len(group)
+        if left <= 0:
+            break
+    return "; ".join(text) + (", …" if left < 0 or len(text) < len(groups) else "")
