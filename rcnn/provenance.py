@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parent
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "pycocotools", "safetensors")
 LEARNING = ("clip", "text", "learn", "rows.py")  # the sources that class embeddings follow from
 MEASURING = (  # and the numbers
-    "clip", "datasets", "score", "results/measure.py", "results/metrics.py", "rows.py", "evaluation.py", "runtime.py",
+    "clip", "datasets", "score", "rows.py", "evaluation.py", "runtime.py",
+    "results/measure.py", "results/metrics.py", "results/summary.py",
 )  # fmt: skip
 
 

@@ -71,6 +71,11 @@ def scorers(row: str, settings: EvaluateConfig) -> list[str]:
     return [key for key in ROWS.get(row, ROWS[BASELINE]).scorers if SCORERS[key].wanted(settings)]
 
 
+def method_scorer(settings: EvaluateConfig) -> str:
+    """Key of the scorer of the paper's method: with MSSA, unless the configuration has no grids."""
+    return scorers(BASELINE, settings)[-1]
+
+
 def embed(material: Material) -> dict[str, torch.Tensor]:
     """{row: (C, D) class embeddings} of every row that the configuration asks for."""
     return {key: row.embed(material) for key, row in ROWS.items() if row.wanted(material.settings.train)}

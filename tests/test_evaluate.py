@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from rcnn import checkpoint, datasets, evaluate, evaluation, provenance, rows
 from rcnn.clip.image_tower import ImageFeatures
 from rcnn.config import EvaluateConfig
-from rcnn.results import measure, metrics
+from rcnn.results import measure, metrics, summary
 from rcnn.results.result import Result
 from rcnn.score import mssa, one_pass, views
 from rcnn.score.score_file import Mean, Plane, ScoredSet, ScoreFile
@@ -685,7 +685,7 @@ def test_a_result_on_the_papers_classes_and_test_set_is_comparable(monkeypatch, 
     )
     monkeypatch.setitem(datasets.DATASETS, "coco", paper)
     assert any(doubt.startswith("the backbone is None (None), the paper's is") for doubt in result.doubts)
-    monkeypatch.setattr(evaluation, "BACKBONE", (None, None))
+    monkeypatch.setattr(summary, "BACKBONE", (None, None))
     rcnn("evaluate", run, *QUICK)
     assert (read(run).comparable, read(run).doubts) == (True, [])
 

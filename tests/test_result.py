@@ -7,10 +7,10 @@ import pytest
 import torch
 from made_up import ROOT, classes, labelled, made_up
 
-from rcnn import config, evaluation, rows
+from rcnn import config, rows
 from rcnn.datasets import DATASETS
 from rcnn.datasets.images import ImageSet
-from rcnn.results import table
+from rcnn.results import summary, table
 from rcnn.results.result import VERSION, Metric, Number, Result
 from rcnn.text.classes import ClassList
 
@@ -170,7 +170,7 @@ def measured(kind="coco", *overrides, of=None, broken=(), missing=0, **positives
     paths = [Path(f"{i}.jpg") for i in range(IMAGES)]
     images = ImageSet(paths, labels, missing=("gone.jpg",) * missing)
     embeddings = {rows.BASELINE: torch.eye(len(of))}
-    found = evaluation.summarise(settings, metadata, of, images, embeddings, {}, Scores(len(of), broken))
+    found = summary.summarise(settings, metadata, of, images, embeddings, {}, Scores(len(of), broken))
     result = Result(**found, made_from="a" * 64, sources={}, seconds={})
     assert result.comparable == (not result.doubts)
     return result

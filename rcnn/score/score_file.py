@@ -18,6 +18,8 @@ from rcnn.clip.image_tower import ImageFeatures
 from rcnn.files import digest, write_json
 from rcnn.score.mssa import Scores
 
+PARTS = ("global_part", "local_part")  # of Scores
+
 
 @dataclass(frozen=True)
 class ScoredSet:
@@ -29,7 +31,7 @@ class ScoredSet:
 
     def parts(self, scorer: str) -> tuple[str, ...]:
         """The fields of Scores that are kept."""
-        return ("global_part", "local_part") if scorer in self.in_parts else ("total",)
+        return PARTS if scorer in self.in_parts else ("total",)
 
 
 class Plane(NamedTuple):

@@ -1,0 +1,128 @@
+"""From scores to a result: what is measured, and what a reader must know of it."""
+
+from typing import Any
+
+import torch
+
+from rcnn import config, provenance, rows
+from rcnn.datasets import DATASETS
+from rcnn.datasets.images import ImageSet
+from rcnn.learn.class_embeddings import coinciding_names
+from rcnn.results.measure import best_on_test, compare, curve, measure, measure_all, task_images
+from rcnn.results.result import Images, TaskImages
+from rcnn.score.score_file import PARTS, ScoreFile
+from rcnn.text.classes import ClassList
+
+BACKBONE = ("ViT-B-16-quickgelu", "openai")  # clip.model and clip.pretrained of the paper
+
+
+def summarise(
+    settings: config.Config,
+    metadata: dict[str, Any],
+    classes: ClassList,
+    images: ImageSet,
+    embeddings: dict[str, torch.Tensor],
+    epochs: dict[int, torch.Tensor],
+    file: ScoreFile,
+) -> dict[str, Any]:
+    """The fields of the result, from a finished ScoreFile."""
+    e = settings.evaluate
+    good, broken = _readable(settings, images, file)
+    used = {task: task_images(images.labels, f, settings.dataset.keep_unlabelled) & good for task, f in classes.tasks.items()}
+    if empty := [task for task, mask in used.items() if not mask.any()]:
+        raise ValueError(f"{empty[0]}: none of its images can be read")
+    tables = {(row, scorer): file.total(row, scorer) for row in embeddings for scorer in rows.scorers(row, e)}
+    measured = measure_all(tables, images.labels, used, classes, e.top_k, e.bootstrap, settings.seed)
+    out = {key: {} for key in ("rows", "class_ap", "decided_by_ties", "diagnostics")}
+    for task, first in classes.tasks.items():
+        for (row, scorer), found in measured[task].items():
+            values = {
+                "rows": compare(measured[task], (row, scorer), rows.BASELINE),
+                "class_ap": [round(100 * ap, 4) for ap in found.class_ap.tolist()],
+                "decided_by_ties": {str(k): n for k, n in found.decided_by_ties.items()},
+            }
+            if e.diagnostics and rows.SCORERS[scorer].has_parts:
+                values["diagnostics"] = {
+                    part.removesuffix("_part"): measure(file[row, scorer, part], images.labels, first, used[task]).values["mAP"]
+                    for part in PARTS
+                }
+            for key, value in values.items():
+                out[key].setdefault(row, {}).setdefault(scorer, {})[task] = value
+    last = rows.method_scorer(e)
+    points = curve({n: file.total(f"epoch/{n}", last) for n in epochs}, images.labels, used, classes, e.top_k)
+    counted = Images(
+        used=int(good.sum()), left_out_without_labels=images.left_out, missing=len(images.missing), unreadable=len(broken),
+        tasks={task: _count(images.labels[mask][:, classes.tasks[task] :]) for task, mask in used.items()},
+    )  # fmt: skip
+    doubts = _doubts(settings, classes, images, counted)
+    return out | {
+        "method": metadata["method"],
+        "class_names": list(classes.names),
+        "seen": classes.seen,
+        "coinciding": {row: groups for row, z in embeddings.items() if (groups := coinciding_names(z, classes.names))},
+        "epochs": points,
+        "best_on_test": best_on_test(points, e.top_k),
+        "images": counted,
+        "comparable": not doubts,
+        "doubts": doubts,
+        "learning": metadata["learning"],
+        "class_fingerprint": classes.fingerprint,
+        "corpus_fingerprint": metadata["identity"]["corpus"],
+        "weights_sha256": metadata["weights_sha256"],
+        "seed": settings.seed,
+        "versions": provenance.versions(),
+        "git_commit": provenance.git_commit(),
+        "labels": {row: {key: rows.label(row, key) for key in rows.scorers(row, e)} for row in embeddings},
+        "clip_fingerprint": metadata["identity"]["clip"],
+        "config": config.to_dict(settings),
+    }
+
+
+def _readable(settings, images, file):
+    """((B,) bool whether an image could be read, {image: why not}); ValueError where that is not allowed."""
+    done, broken = file.done()
+    size = settings.evaluate.batch_size
+    if len(done) != -(-len(images.paths) // size):
+        raise ValueError(f"{len(done)} batches of images are scored, not all; run the same command again")
+    if broken and (not settings.dataset.allow_missing or len(broken) == len(images.paths)):
+        listed = "\n  ".join(f"{images.paths[i]}: {why}" for i, why in sorted(broken.items())[:10])
+        file.forget({i // size for i in broken})  # the others need not be scored again
+        raise ValueError(
+            f"{len(broken)} of {len(images.paths)} images cannot be read:\n  {listed}\n"
+            "dataset.allow_missing=true goes on without them, and every table will say so"
+        )
+    good = torch.ones(len(images.paths), dtype=torch.bool)
+    good[list(broken)] = False
+    return good, broken
+
+
+def _count(labels):
+    return TaskImages(images=len(labels), positives_per_image=(labels == 1).sum().item() / len(labels))
+
+
+def _doubts(settings, classes, images, counted):
+    """Why the result is not one on the paper's classes and test set; empty if it is."""
+    paper, doubts = DATASETS[settings.dataset.kind], []
+    if paper.positives_per_image is None:
+        doubts.append("the paper does not measure this data set")
+    elif (settings.clip.model, settings.clip.pretrained) != BACKBONE:
+        doubts.append(f"the backbone is {settings.clip.model} ({settings.clip.pretrained}), the paper's is OpenAI's ViT-B/16")
+    if paper.class_names_sha256 not in (None, classes.fingerprint):
+        doubts.append("the class list is not the paper's")
+    for task, first in classes.tasks.items():
+        found, expected = int((images.labels[:, first:] == 1).any(1).sum()), settings.dataset.expected_images.get(task)
+        if expected not in (None, found):
+            doubts.append(f"{task.upper()}: {found:,} images have a positive label, {expected:,} were expected")
+        if paper.positives_per_image:
+            per_image, expected = counted.tasks[task].positives_per_image, paper.positives_per_image[task]
+            off = abs(per_image / expected - 1)
+            if off > 0.01:
+                doubts.append(
+                    f"{task.upper()}: {per_image:.3f} positives an image, the paper's own rows imply {expected}, "
+                    f"{100 * off:.0f} % off: not its test set"
+                )
+    if counted.missing or counted.unreadable:
+        doubts.append(f"{counted.missing} missing and {counted.unreadable} unreadable images were left out")
+    if settings.dataset.keep_unlabelled:
+        doubts.append("images without a positive label were kept")
+    return doubts
