@@ -103,7 +103,7 @@ class Tagger:
             FileNotFoundError, ValueError: no run, no weights, or not the weights the run was learned with.
         """
         rows, metadata = checkpoint.read_run(run)
-        keywords = [f"{key}={json.dumps(value, default=str)}" for key, value in overrides.items()]
+        keywords = [f"{key}={json.dumps(value, default=str, ensure_ascii=False)}" for key, value in overrides.items()]
         settings = config.override(metadata["config"], [*pairs, *keywords])
         model = runtime.load_clip(settings, metadata, settings.evaluate.precision)
         z = rows[metadata["method"]]
