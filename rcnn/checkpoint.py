@@ -41,11 +41,7 @@ def read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def read_run(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Rows and metadata of a finished run.
-
-    Returns:
-        (rows, metadata): name -> (C, D) class embeddings; class names, split, weights and what the method's own row is.
-    """
+    """{row: (C, D) class embeddings} of a finished run, and its metadata: classes, split, weights, the method's own row."""
     path = Path(folder) / EMBEDDINGS
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no finished run (there is no {path.name}); make one with python -m rcnn.train")

@@ -187,12 +187,7 @@ AnyConfig = TypeVar("AnyConfig", Config, DescribeConfig)
 
 
 def load(path: str | Path, overrides: Iterable[str] = (), cls: type[AnyConfig] = Config) -> AnyConfig:
-    """Read a configuration.
-
-    Args:
-        path: YAML file.
-        overrides: "key=value" strings with dotted keys, such as "train.epochs=5"; they win over the file.
-        cls: Config or DescribeConfig.
+    """The configuration in a YAML file; `overrides`, such as "train.epochs=5" with dotted keys, win over the file.
 
     Raises:
         FileNotFoundError, ValueError: no file, bad YAML, an unknown key (with the nearest name), a value of another type.

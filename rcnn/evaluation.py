@@ -23,16 +23,8 @@ from rcnn.text.classes import ClassList
 def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool = False) -> Result | None:
     """Evaluate the run in settings.output on images; write its result.json, print the table.
 
-    Started by torchrun, every process scores its share, and the first one measures and writes.
-
-    Args:
-        settings: its dataset, evaluate and rows sections say what is measured.
-        images: the images and their labels.
-        classes: those of the run.
-        again: forget the scores and the result that there may be of these very settings.
-
-    Returns:
-        the result; None in the other processes, if it was measured now.
+    Started by torchrun, every process scores its share, and the first one measures and writes; the others return None if the
+    result was measured now. With `again`, scores and a result that there may be of these very settings are forgotten.
     """
     on = runtime.device(settings.device).type
     with processes.group(on == "cuda") as (rank, world, barrier):

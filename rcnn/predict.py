@@ -34,10 +34,9 @@ SETTLED = [known.key for known in config.options() if known.shapes in ("learning
 
 
 def find_images(places: Iterable[str | Path]) -> tuple[list[Path], dict[Path, str], int]:
-    """Image files among `places`, which are files and folders to search.
+    """Image files among `places`, which are files and folders to search; each file once.
 
-    Returns:
-        (images, {file of a format that is not read: why}, number of hidden images that are left alone), each file once
+    Returns (images, {file of a format that is not read: why}, number of hidden images that are left alone).
     """
     found, hidden = [], []
     for place in map(Path, places):

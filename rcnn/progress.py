@@ -30,7 +30,6 @@ class progress(AbstractContextManager, Generic[Item]):  # noqa: N801, called as 
 
     Args:
         items: what is worked on, if it is iterated over.
-        title: of the work, such as "evaluate".
         total: how many there are; default len(items), where they have a length.
         unit: what is counted, in the singular, such as "image"; "B" for bytes, shown as kB, MB, …
         initial: how many were done by an earlier run.

@@ -28,14 +28,9 @@ def device(name: str) -> torch.device:
 
 
 def load_clip(settings: Config, metadata: dict[str, Any] | None = None, precision: str = "float32") -> clip.Clip:
-    """The CLIP that `settings` names.
+    """The CLIP that `settings` names; with the metadata of a run, ValueError unless the run was learned with it.
 
-    Args:
-        metadata: of a run (`checkpoint.read_run`); the CLIP must then be the one that the run was learned with.
-        precision: of the image tower: one of PRECISIONS, or "auto" for fp16 on CUDA and float32 elsewhere.
-
-    Raises:
-        FileNotFoundError, ValueError: no weights, or not those of the run.
+    The precision is that of the image tower: one of PRECISIONS, or "auto" for fp16 on CUDA and float32 elsewhere.
     """
     model = clip.load(**vars(settings.clip), device=device(settings.device))
     if metadata and metadata["identity"]["clip"] != model.fingerprint:

@@ -56,7 +56,6 @@ class Tagger:
             model, pretrained, weights: which CLIP, as in `rcnn.clip.load`.
             device: auto, cpu, cuda, cuda:1, …
             grids: MSSA's snippets on a side; () for the plain score, which is faster.
-            centred: see `for_classes`.
 
         Raises:
             FileNotFoundError, ValueError: no weights, no names, or one that is listed twice.
@@ -75,11 +74,8 @@ class Tagger:
     ) -> "Tagger":
         """A tagger for a class list: the class embeddings are the mean of CLIP's 80 templates.
 
-        Args:
-            classes: only their names are read.
-            settings: clip, device and evaluate are read.
-            centred: the closed form of the templates instead, which moves class embeddings away from each other.
-            cache: folder that keeps the features of the templates, or None.
+        Of `settings`, clip, device and evaluate are read. With `centred` the embeddings are the closed form of the templates
+        instead, which moves them away from each other. The features of the templates are kept in `cache`, if there is one.
         """
         model = runtime.load_clip(settings, precision=settings.evaluate.precision)
         templates = corpus.encode(model, corpus.templates(classes), cache)
@@ -92,10 +88,9 @@ class Tagger:
 
     @classmethod
     def load(cls, run: str | Path, *pairs: str, **overrides: object) -> "Tagger":
-        """A tagger from the folder of a run.
+        """A tagger from the folder that rcnn.train wrote.
 
         Args:
-            run: folder that rcnn.train wrote.
             pairs: configuration keys to set, such as "device=cuda".
             overrides: the same as keywords, such as device="cuda" or **{"clip.weights": "moved.pt"}.
 
@@ -110,14 +105,9 @@ class Tagger:
         return cls(model, metadata["class_names"], z, settings.evaluate.grids, settings.evaluate.temperature)
 
     def tag(self, images: AnyImage | Iterable[AnyImage], top: int | None = None) -> Tags | list[Tags]:
-        """The best classes of an image, or a list of them for each of several.
+        """The `best` classes of an image, or a list of them for each of several; ValueError names one that cannot be read.
 
-        Args:
-            images: a path, PIL image or array (H, W, 3) of uint8; or several of them.
-            top: see `best`.
-
-        Raises:
-            ValueError: an image cannot be read; says which.
+        An image is a path, a PIL image or an array (H, W, 3) of uint8.
         """
         tags = [self.best(row, top) for scores in self._read(images) for row in scores]
         return tags[0] if isinstance(images, AnyImage) else tags
@@ -133,9 +123,7 @@ class Tagger:
     def best(self, scores: torch.Tensor, top: int | None = None) -> Tags:
         """The best classes of an image by its (C,) scores; equal scores rank in the order of the class list.
 
-        Args:
-            scores: (C,), one row of `scores`.
-            top: how many, from 1 to C; None for 5, or all if there are fewer.
+        `top`: how many, from 1 to C; None for 5, or all if there are fewer.
         """
         count = len(self.class_names)
         if top is not None and not 1 <= top <= count:

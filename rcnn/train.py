@@ -23,15 +23,9 @@ from rcnn.text.classes import ClassList, in_words
 
 
 def train(settings: config.Config, classes: ClassList, again: bool = False) -> None:
-    """Learn the run that `settings` describe and write its class embeddings.
+    """Learn the run that `settings` describe, or with `again` begin it anew, and write its class embeddings.
 
-    Args:
-        settings: of the run; its output is the folder.
-        classes: what is learned.
-        again: forget what is learned, and begin anew.
-
-    Raises:
-        ValueError: the output folder holds another run.
+    ValueError if the output folder holds another run.
     """
     if len(classes) < 2:
         raise ValueError("expected at least two classes: a single one has nothing to be told from")

@@ -25,13 +25,7 @@ class ImageFeatures(NamedTuple):
 
 
 class ImageEncoder(nn.Module):
-    """A ViT of CLIP.
-
-    Args:
-        image_size, patch: pixels of the square input and of a patch; the grid is image_size // patch on a side.
-        embed_dim: D, size of the space shared with texts.
-        width, heads, layers, mlp_width, activation: see `transformer.blocks`.
-    """
+    """A ViT of CLIP; `image_size` and `patch` are pixels on a side, `embed_dim` is D, the size of the shared space."""
 
     def __init__(
         self,

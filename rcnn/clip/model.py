@@ -68,7 +68,6 @@ def load(
         weights: a local file: OpenAI's TorchScript archive, a state dict of torch, or safetensors.
         trust_torchscript: open a TorchScript archive although its SHA-256 is none that OpenAI published. Such an
             archive is a program: loading it runs it.
-        device: where the towers go.
 
     Raises:
         FileNotFoundError: no such file, or the weights could not be downloaded; says what to fetch and where to put it.
@@ -113,10 +112,7 @@ def build(
 ) -> tuple[ImageEncoder, TextEncoder]:
     """Towers in float32, on the CPU, from tensors under OpenAI's names; sizes are read off the tensors.
 
-    Args:
-        state: tensors by name; left as it is.
-        activation: "quick_gelu" or "gelu".
-        vision_heads, text_heads: attention heads; default width // 64.
+    Without `vision_heads` or `text_heads` a tower has width // 64 attention heads.
 
     Raises:
         ValueError: these are no weights of a CLIP ViT, or of one that the towers do not compute.

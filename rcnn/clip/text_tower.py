@@ -14,14 +14,7 @@ from rcnn.clip.transformer import KeyValue, after, blocks
 
 
 class TextEncoder(nn.Module):
-    """Token embeddings -> text features.
-
-    Args:
-        width, heads, layers, mlp_width, activation: see `transformer.blocks`.
-        embed_dim: D, size of the space shared with images.
-        context: longest row.
-        vocabulary: number of token embeddings.
-    """
+    """Token embeddings -> text features; rows have at most `context` tokens, `embed_dim` is D, the size of the shared space."""
 
     def __init__(
         self,

@@ -18,8 +18,7 @@ def tokenizer() -> open_clip.SimpleTokenizer:
 def tokenize(sentences: Sequence[str], context: int = 77) -> torch.Tensor:
     """Token rows of M sentences with start and end: (M, context) int64, zero after the end-of-text token.
 
-    Raises:
-        ValueError: a sentence has more than `context` tokens. CLIP's own tokenizer would cut it without a word.
+    ValueError for a sentence of more than `context` tokens; CLIP's own tokenizer would cut it without a word.
     """
     bpe = tokenizer()
     rows = torch.zeros(len(sentences), context, dtype=torch.int64)

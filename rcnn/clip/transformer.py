@@ -37,10 +37,8 @@ class Attention(nn.Module):
     ) -> torch.Tensor:
         """out_proj(softmax(query·keyᵀ/√d)·value), with d = width / heads: (B, T, width).
 
-        Args:
-            query: (B, heads, T, d).
-            key, value: (B, heads, S, d).
-            mask: bool, broadcast to (B, heads, T, S); False where a query must not see a key.
+        Query (B, heads, T, d), key and value (B, heads, S, d); `mask` is bool, broadcast to (B, heads, T, S), and False where
+        a query must not see a key.
         """
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out_proj(x.transpose(1, 2).flatten(2))  # (B, heads, T, d) -> (B, T, heads·d)

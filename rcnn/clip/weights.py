@@ -69,12 +69,8 @@ def _download(model: str, pretrained: str | None) -> Path:
 def read_weights(path: Path, sha256: str, trust_torchscript: bool = False) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors by name, and the metadata that a safetensors file may carry.
 
-    Args:
-        path, trust_torchscript: `weights` and the same of `load`.
-        sha256: of the file; archives that OpenAI published are known by it.
-
-    Raises:
-        ValueError: a damaged file, one of another kind, or an archive that OpenAI did not publish and that is not trusted.
+    ValueError for a damaged file, one of another kind, or an archive that OpenAI did not publish, by the `sha256` of the file,
+    and that is not trusted.
     """
     if path.suffix == ".safetensors":
         try:

@@ -47,16 +47,12 @@ class Answers:
 
     An incomplete line, left where a process was killed or a disk was full, is skipped, and its request is made again. Several
     threads may share one object; a second process that writes is refused by a ValueError: both would pay for the same requests.
-
-    Attributes:
-        skipped: numbers of the lines that cannot be read.
-        paid: tokens (in, out) of the replies that this object was given by `put`.
-        unmetered: how many of those came without token counts.
     """
 
     def __init__(self, path: str | Path, writing: bool = False) -> None:
-        self.path, self.skipped = Path(path), []
-        self.paid, self.unmetered = [0, 0], 0
+        self.path, self.skipped = Path(path), []  # numbers of the lines that cannot be read
+        self.paid = [0, 0]  # tokens (in, out) of the replies that this object was given by `put`
+        self.unmetered = 0  # how many of those came without token counts
         self._replies, self._lock = {}, threading.Lock()
         self._file = _open(self.path) if writing else None
         for number, line in enumerate(self.path.read_bytes().splitlines() if self.path.exists() else (), 1):

@@ -8,14 +8,10 @@ SCENE = "appears together with the "
 def sentences(
     name: str, narrower: list[str], broader: list[str], attributes: list[str], scenes: list[str], mode: str = "clean"
 ) -> list[str]:
-    """All sentences of one class, in the order of the families.
+    """All sentences of one class, in the order of the families; a scene is "Name - description".
 
-    Args:
-        narrower, broader: names of narrower and broader kinds.
-        attributes: short phrases of what it looks like.
-        scenes: "Name - description" of places it is seen in.
-        mode: "clean" drops stray full stops, and duplicates without regard to case (the first spelling stays); "compat"
-            follows the authors' corpus to the letter, which does neither and finds the verb by a plain prefix.
+    The mode "clean" drops stray full stops, and duplicates without regard to case (the first spelling stays); "compat" follows
+    the authors' corpus to the letter, which does neither and finds the verb by a plain prefix.
     """
     clean = mode == "clean"
     if clean:

@@ -32,16 +32,12 @@ class Exchange:
     """The exchange about one question, from the first request to the answer or a failure.
 
     A cut answer is asked for once more with a doubled cap; a refusal or an invalid answer is sent back with a complaint.
-
-    Attributes:
-        replies: {key: reply} so far.
-        outcome: None while a reply is awaited, then the validated answer or a Failure.
     """
 
     def __init__(self, question: Question, settings: DescribeConfig) -> None:
         self.question, self.settings = question, settings
-        self.replies: dict[str, Reply] = {}
-        self.outcome: BaseModel | Failure | None = None
+        self.replies: dict[str, Reply] = {}  # by their keys, so far
+        self.outcome: BaseModel | Failure | None = None  # while a reply is awaited; then the validated answer or a Failure
         self._messages = [{"role": "system", "content": PROMPTS["system"]}, {"role": "user", "content": question.prompt}]
         self._caps = 1  # times settings.max_tokens
         self._complaints = 0

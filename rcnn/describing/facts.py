@@ -35,11 +35,8 @@ def gather(
 ) -> tuple[Facts, Counter]:
     """Unite and clean the answers about one class; the Counter says what was left out or stands out, by reason.
 
-    Args:
-        answers: in the order of the questions.
-        describable: False for metadata and what no photograph can show: then looks and narrower kinds are left out, since
-            they could only be invented.
-        listed: lower-case names; narrower and broader kinds among them are left out.
+    Metadata and what no photograph can show are not `describable`: their looks and narrower kinds are left out, since they
+    could only be invented. So are narrower and broader kinds among the lower-case names `listed`.
     """
     raw: dict[str, list] = {family: [] for family in FAMILIES}
     for answer in answers:

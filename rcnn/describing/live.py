@@ -59,8 +59,7 @@ def run(exchanges: list[Exchange], service: Service, store: Answers, cost: Cost,
             threading.Thread(target=work, daemon=True).start()
         for _ in range(concurrency):  # each thread ends with None
             for exchange in iter(ended.get, None):
-                failed = isinstance(exchange.outcome, Failure)
-                failing = failing | {exchange.question.name} if failed else set()
+                failing = failing | {exchange.question.name} if isinstance(exchange.outcome, Failure) else set()
                 if len(failing) == FAILURES_IN_A_ROW:
                     stop(StopError(f"{len(failing)} classes in a row failed; the last: {exchange.outcome.why}"))
                 yield exchange

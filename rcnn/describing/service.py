@@ -34,12 +34,7 @@ class InterruptedRunError(Exception):
 class Service:
     """An OpenAI-compatible service; requests that fail in passing are tried again with exponential back-off.
 
-    Attributes:
-        halt: set it to end the run: waits are cut short, and nothing new is sent.
-        trouble: why the latest try failed, or None.
-
-    Raises:
-        StopError: OpenAI without OPENAI_API_KEY in the environment.
+    StopError for OpenAI without OPENAI_API_KEY in the environment.
     """
 
     def __init__(self, base_url: str | None, timeout: float, retries: int) -> None:
@@ -48,7 +43,9 @@ class Service:
             raise StopError("OpenAI wants a key: set OPENAI_API_KEY, or base_url= to a service of your own")
         # a local server accepts any key; retries are done here, since the client repeats an exhausted quota in vain
         self.openai = openai.OpenAI(api_key=self._key or "none", base_url=base_url or OPENAI, timeout=timeout, max_retries=0)
-        self.retries, self.halt, self.trouble = retries, threading.Event(), None
+        self.retries = retries
+        self.trouble: str | None = None  # why the latest try failed
+        self.halt = threading.Event()  # set it to end the run: waits are cut short, and nothing new is sent
         self._not_before = 0.0  # time.monotonic() before which no thread sends, as the service has asked
 
     def complete(self, body: dict[str, Any]) -> Reply:

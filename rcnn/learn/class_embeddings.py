@@ -32,11 +32,7 @@ def centred(z: torch.Tensor, strength: float) -> torch.Tensor:
 
 
 def coinciding(class_embeddings: torch.Tensor) -> list[int]:
-    """For every class the number of the first class with the same embedding, mostly its own.
-
-    Args:
-        class_embeddings: (C, D) unit vectors.
-    """
+    """For every class the number of the first class with the same embedding, mostly its own; from (C, D) unit vectors."""
     z = F.normalize(class_embeddings.double(), dim=1)
     first = []
     for start in range(0, len(z), 1024):

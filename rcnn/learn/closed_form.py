@@ -32,10 +32,8 @@ def minimise(sums: torch.Tensor, weight: float, tolerance: float = 1e-10, iterat
         sums: (C, D), a_c of every class (`losses.class_sums`); no class may be without sentences.
         weight: λ ≥ 0.
         tolerance: stop when the certified gap is below this share of Σ‖a_c‖.
-        iterations: most Newton steps.
 
-    Returns:
-        Optimum. A gap that stays large means that some a_c = λw: λ is so large that the optimum leaves the sphere.
+    A gap that stays large means that some a_c = λw: λ is so large that the optimum leaves the sphere.
     """
     a = sums.double()
     norms = a.norm(dim=1)

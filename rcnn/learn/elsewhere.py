@@ -23,10 +23,8 @@ def read(path: str | Path, classes: ClassList, width: int, model: Callable[[], C
         path: a safetensors file with one tensor (C, D) and its metadata "class_names", a JSON list in the order of the class
             list; the class_embeddings.safetensors of another run, of which the method's row is taken; or a JSON file
             {class name: [sentences]}, of which the normalised mean is taken (CuPL's form).
-        classes: those of the run.
         width: D.
         model: called if sentences must be encoded, or to compare the CLIP of another run.
-        cache: folder of encoded sentences.
 
     Raises:
         ValueError: no such file, or one of other classes, of another CLIP, or of vectors that are none.

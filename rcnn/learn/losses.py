@@ -41,13 +41,6 @@ def class_sums(corpus: EncodedCorpus, batch_size: int) -> torch.Tensor:
 
 
 def expected_loss(z: torch.Tensor, sums: torch.Tensor, weight: float, batch_size: int) -> torch.Tensor:
-    """Mean of `total_loss` over steps, 2b − 2 Σ_c a_c·z_c + λ·pair_loss(z), for unit vectors z and t.
-
-    Args:
-        z: (C, D) unit vectors.
-        sums: (C, D) from `class_sums`.
-        weight: λ.
-        batch_size: b.
-    """
+    """Mean of `total_loss` over steps, 2b − 2 Σ_c a_c·z_c + λ·pair_loss(z), for unit vectors; `sums`: a_c of `class_sums`."""
     z = z.double()
     return 2 * batch_size - 2 * (sums * z).sum() + weight * pair_loss(z)

@@ -19,23 +19,13 @@ from rcnn.text.corpus import EncodedCorpus
 def learn_names(
     run: Path, row: str, model: Clip, corpus: EncodedCorpus, weight: float, settings: TrainConfig, seed: int, identity: dict
 ) -> tuple[torch.Tensor, dict[str, Any], dict[str, str]]:
-    """Learn one set of class names, or continue.
+    """Learn one set of class names with λ = `weight`, or continue.
 
-    Args:
-        run: folder of the run. RUN/ROW/ holds the state after the last epoch, and the class embeddings of every epoch.
-        row: key of the row.
-        model: the CLIP whose text tower names are learned for.
-        corpus: the sentences.
-        weight: λ.
-        settings: what is learned, and how.
-        seed: of the start and the order of sentences.
-        identity: values that must be equal for a state to be continued.
+    RUN/ROW/ holds the state after the last epoch, and the class embeddings of every epoch. ValueError if that state is of
+    another run: if it differs in a value of `identity`.
 
     Returns:
         (C, D) class embeddings on the CPU; what the result file says of the learning; the sources that learned them.
-
-    Raises:
-        ValueError: the folder holds the state of another run.
     """
     began, sources = time.perf_counter(), provenance.sources(provenance.LEARNING)
     learner = PromptLearner(model.text, corpus.num_classes, settings.tokens, torch.Generator().manual_seed(seed))
@@ -64,8 +54,7 @@ def learn_names(
             bar.note(f"loss {loss:.3f}")
             bar.update()
     with torch.no_grad():
-        record = {"pair_weight": weight, "losses": trace, "seconds": state["seconds"]}
-        return learner().cpu(), record, sources
+        return learner().cpu(), {"pair_weight": weight, "losses": trace, "seconds": state["seconds"]}, sources
 
 
 def must_be_same(folder: Path, found: dict, identity: dict) -> None:

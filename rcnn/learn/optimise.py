@@ -34,18 +34,9 @@ def step(
     rate: float,
     amp: bool = False,
 ) -> float:
-    """One step down the gradient of `total_loss` on one batch.
+    """One step down the gradient of `total_loss` on the sentences of one batch; returns the loss before the step.
 
-    Args:
-        learner: PromptLearner.
-        text_features: (b, D) sentences of the batch.
-        targets: (b,) their classes.
-        weight: λ of the pair-based loss.
-        rate: learning rate.
-        amp: compute the tower in bfloat16 (CUDA).
-
-    Returns:
-        The loss before the step.
+    `text_features` (b, D), `targets` (b,) the class of each, `weight` λ; `amp` computes the tower in bfloat16 (CUDA).
     """
     for group in optimiser.param_groups:
         group["lr"] = rate
@@ -73,21 +64,9 @@ def learn(
     seed: int,
     first: int = 0,
 ) -> Iterator[tuple[int, float]]:
-    """Learn class names, epoch after epoch; the order of sentences depends on seed and epoch alone.
+    """Learn class names with λ = `weight` from epoch `first` on, and yield (epoch, mean loss of its steps) after each.
 
-    At least one batch of sentences is needed.
-
-    Args:
-        learner: PromptLearner, changed in place.
-        optimiser: from `new_optimiser`.
-        corpus: the sentences.
-        weight: λ.
-        settings: epochs, rates, batch size, amp.
-        seed: of the order.
-        first: epoch to begin with.
-
-    Yields:
-        (epoch, mean loss of its steps) after each epoch.
+    The learner is changed in place. The order of sentences depends on seed and epoch alone; they must fill a batch.
     """
     device = learner.class_vectors.device
     t, targets = corpus.features.to(device), corpus.targets.to(device)

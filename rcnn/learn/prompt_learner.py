@@ -7,18 +7,11 @@ from torch.nn import functional as F
 from rcnn import clip
 from rcnn.clip.text_tower import TextEncoder
 
-INITIAL_STD = 0.02
+INITIAL_STD = 0.02  # of the normal distribution that the vectors start from
 
 
 class PromptLearner(nn.Module):
-    """`a photo of a` + N_c learnable vectors + `.` for every class.
-
-    Args:
-        text: the frozen TextEncoder.
-        num_classes: C.
-        tokens: N_c, vectors a class.
-        generator: of the normal start with deviation 0.02; on the CPU.
-    """
+    """`a photo of a` + N_c learnable vectors, `tokens`, + `.` for every class; `generator`, on the CPU, draws their start."""
 
     def __init__(self, text: TextEncoder, num_classes: int, tokens: int, generator: torch.Generator | None = None):
         super().__init__()

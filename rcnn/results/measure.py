@@ -42,7 +42,6 @@ def measure(
     """Metrics in bounded memory: classes and images are taken a part at a time.
 
     Args:
-        by_image: (B, C) float32 scores, such as a memory map.
         labels: (B, C) in {1, -1, 0}.
         first: first column that the task scores.
         used: (B,) bool, the images of the task.
@@ -85,19 +84,9 @@ def measure_all(
     bootstrap: int,
     seed: int,
 ) -> dict[str, dict[tuple[str, str], Measured]]:
-    """Every row on every task; the images of a resample are the same for all rows.
+    """{task: {(row, scorer): Measured}} of all `tables`, {(row, scorer): (B, C) scores}; see `measure`.
 
-    Args:
-        tables: {(row, scorer): (B, C) scores}
-        labels: (B, C) in {1, -1, 0}.
-        used: {task: (B,) bool}
-        classes: ClassList.
-        top_k: k of precision, recall, F1.
-        bootstrap: R, resamples of the images; 0 for none.
-        seed: of the resamples.
-
-    Returns:
-        {task: {(row, scorer): Measured}}
+    `used` is {task: (B,) bool}, `bootstrap` R, resamples of the images, the same for all rows; 0 for none.
     """
     out = {}
     for task, first in classes.tasks.items():
@@ -113,13 +102,9 @@ def measure_all(
 
 
 def compare(measured: dict[tuple[str, str], Measured], row: tuple[str, str], baseline: str) -> dict[str, Metric]:
-    """{metric: Metric} of one row on one task, with the differences that its table shows.
+    """{metric: Metric} of one (row, scorer) among all that are measured on a task, with its differences.
 
-    Args:
-        measured: all rows of the task.
-        row: (row, scorer).
-        baseline: the row that others are compared with, by the same scorer; under another scorer than "plain" a row is also
-            compared with itself by "plain".
+    A row is compared with the row `baseline` by the same scorer; under another scorer than "plain" also with itself by "plain".
     """
     own, out = measured[row], {}
     others = {"versus_baseline": (baseline, row[1]), "versus_plain": (row[0], "plain")}

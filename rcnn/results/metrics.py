@@ -42,12 +42,10 @@ def average_precision(scores: torch.Tensor, labels: torch.Tensor, weights: torch
 
 
 def top_k_hits(scores: torch.Tensor, labels: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Per image, what top-k precision and recall are made of.
+    """Per image, what top-k precision and recall are made of: (hits, positives, decided), each (B,).
 
-    Returns:
-        (hits, positives, decided), each (B,): the positives among the k best scores, float64, where classes that are tied for
-        the last places count as any order of them would on average; all positives; whether the order of tied classes decides
-        how many hits there are.
+    The positives among the k best scores, float64, where classes that are tied for the last places count as any order of them
+    would on average; all positives; whether the order of tied classes decides how many hits there are.
     """
     _check(scores, labels)
     if not 1 <= k <= scores.shape[1]:
@@ -65,17 +63,10 @@ def precision_recall_f1(
 ) -> torch.Tensor:
     """Micro precision Σ hits / (images · k), recall Σ hits / Σ positives, and their harmonic mean.
 
-    Args:
-        hits, positives: (B,) from `top_k_hits`.
-        k: predictions per image.
-        weights: (R, B) image weights, or None.
-
-    Returns:
-        (3,) or, with weights, (R, 3) in [0, 1].
+    From hits and positives of `top_k_hits`, (B,), to (3,) in [0, 1]; with weights of the images, (R, B), to (R, 3).
     """
     if weights is None:
-        weights = torch.ones(1, len(hits), dtype=hits.dtype)
-        return precision_recall_f1(hits, positives, k, weights)[0]
+        return precision_recall_f1(hits, positives, k, torch.ones(1, len(hits), dtype=hits.dtype))[0]
     hit, images, all_positives = weights @ hits, weights.sum(1), weights @ positives
     precision, recall = hit / (images * k).clamp(min=1e-12), hit / all_positives.clamp(min=1e-12)
     f1 = 2 * precision * recall / (precision + recall).clamp(min=1e-12)

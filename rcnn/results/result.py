@@ -90,11 +90,7 @@ class Result(_Part):
 
     @classmethod
     def load(cls, path: str | Path) -> "Result":
-        """Read the result file `path`, or that of the run in the folder `path`.
-
-        Raises:
-            FileNotFoundError, ValueError: no file, no result, or one of another version.
-        """
+        """Read the result file `path`, or that of the run in the folder `path`; ValueError if it is of another version."""
         path = Path(path)
         path = path / "result.json" if path.is_dir() else path
         if not path.is_file():

@@ -58,11 +58,7 @@ def paper() -> dict:
 
 
 def group(results: Iterable[tuple[str, Result]]) -> dict[str, list[Result]]:
-    """{data set: results of its seeds}, from (path, Result).
-
-    Raises:
-        ValueError: a data set that the paper has no table of, or results that differ in more than their seed.
-    """
+    """{data set: results of its seeds}, from (path, Result); ValueError if they differ in more, or the paper has no table."""
     known, groups = paper(), {}
     for path, result in results:
         if result.dataset not in known["table3"]["datasets"]:

@@ -35,14 +35,8 @@ def aggregate_global(scores: torch.Tensor, grids: Sequence[int]) -> torch.Tensor
 def aggregate_local(scores: torch.Tensor, grids: Sequence[int]) -> torch.Tensor:
     """Mean of the full image's score map and one map for every n, made of its snippets' maps (eq. 9, right).
 
-    The n × n maps of the snippets are put side by side and max-pooled n × n to the size of one map.
-
-    Args:
-        scores: (B, V, C, H, W) score maps of all views.
-        grids: snippets on a side.
-
-    Returns:
-        (B, C, H, W)
+    The n × n maps of the snippets are put side by side and max-pooled n × n to the size of one map: (B, V, C, H, W) score maps
+    of all views -> (B, C, H, W).
     """
     batch, _, num_classes, height, width = scores.shape
     full, *snippets = scores.split([1, *(n * n for n in grids)], dim=1)
@@ -61,7 +55,7 @@ def score(
     temperature: float = TEMPERATURE,
     maps: bool = False,
 ) -> Scores:
-    """Scores of every image for every class (eq. 3-5 without grids, eq. 9-10 with them).
+    """Scores of every image for every class (eq. 3-5 without grids, eq. 9-10 with them); ValueError for views of other grids.
 
     Args:
         features: of the views of B images: (B, V, D) and (B, V, N, D).
@@ -69,9 +63,6 @@ def score(
         grids: snippets on a side, those of the views; or () to use the full image alone, whatever views there are.
         temperature: τ_s.
         maps: also return the aggregated score maps.
-
-    Raises:
-        ValueError: the views are not those of the grids.
     """
     used, views = 1 + sum(n * n for n in grids), features.local_features.shape[1]
     if grids and used != views:

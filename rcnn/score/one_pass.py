@@ -40,16 +40,9 @@ def fill(
     rank: int = 0,
     world: int = 1,
 ) -> Clock:
-    """Score this process's share of the images.
+    """Score this process's share of the images, `rank` of `world`, by the sets of an open file.
 
-    Args:
-        file: open ScoreFile; batches that are done in it are left alone.
-        model: Clip.
-        paths: B image files.
-        sets: those of the file.
-        settings: grids, batch size, workers, seconds between notes. Batches are the same whatever the number of processes, so
-            results are, too.
-        rank, world: number of this process, and of all.
+    Batches that are done in the file are left alone. They are the same whatever the number of processes, so results are, too.
     """
     finished, _ = file.done()
     size = settings.batch_size

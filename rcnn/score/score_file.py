@@ -55,11 +55,7 @@ class Mean(NamedTuple):
 class ScoreFile:
     """Scores of all images in a memory-mapped file, with what is done and which images could not be read.
 
-    Args:
-        folder: of the file; made if absent. An unfinished pass of the same identity in it is continued.
-        sets: {name: ScoredSet}.
-        num_images, num_classes: B and C.
-        identity: JSON-able values that the scores depend on.
+    An unfinished pass of the same identity in the folder is continued; `identity`: JSON-able values that scores depend on.
     """
 
     def __init__(self, folder: Path, sets: dict[str, ScoredSet], num_images: int, num_classes: int, identity: Any):

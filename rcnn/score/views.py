@@ -26,10 +26,8 @@ AnyImage = str | Path | Image.Image | np.ndarray  # a file, a PIL image of any m
 def views(image: Image.Image | np.ndarray, size: int, grids: Sequence[int] = ()) -> torch.Tensor:
     """The full image and its snippets, as the authors cut them: (V, S, S, 3) uint8.
 
-    Args:
-        image: PIL image of any mode, seen as RGB; or an array (H, W, 3) of uint8.
-        size: S, side of the encoder's input in pixels. Images are squashed, not cropped.
-        grids: snippets on a side, such as (2, 3) for 4 + 9 snippets.
+    The image is squashed, not cropped, to `size` S, the side of the encoder's input in pixels; `grids` are snippets on a side,
+    such as (2, 3) for 4 + 9 snippets.
     """
     image = to_rgb(open_image(image))
     out = [image.resize((size, size), Image.Resampling.BILINEAR)]
@@ -103,12 +101,9 @@ def available_cores() -> int:
 def batches(
     images: Sequence[AnyImage], size: int, grids: Sequence[int], batch_size: int, workers: int = 0, upright: bool = False
 ) -> Iterable[ViewBatch]:
-    """Batches of views, in order; the iterable has a length.
+    """Batches of `views`, in order; the iterable has a length.
 
     Args:
-        images: paths, PIL images, or arrays (H, W, 3) of uint8.
-        size, grids: see `views`.
-        batch_size: images a batch.
         workers: processes; 0 decodes in this one.
         upright: turn photographs as their EXIF data say; the benchmarks, like the authors' code, do not.
     """

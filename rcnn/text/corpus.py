@@ -58,13 +58,8 @@ class EncodedCorpus:
 def load(path: str | Path | None, classes: ClassList) -> Corpus:
     """Descriptions of every class from a corpus file; it may describe more classes than the list has.
 
-    Args:
-        path: JSON {"0": {"node_name": …, "candidate_sentences": […]}, …}, the authors' `<dataset>_post_llm.json`.
-        classes: ClassList. A class is described by the entry at its place, if that bears its name, or else by the one entry
-            of its name.
-
-    Raises:
-        FileNotFoundError, ValueError: no file, no JSON, or a class without a description.
+    The file is JSON {"0": {"node_name": …, "candidate_sentences": […]}, …}, the authors' `<dataset>_post_llm.json`. A class is
+    described by the entry at its place, if that bears its name, or else by the one entry of its name; ValueError without one.
     """
     if not path:
         raise ValueError("corpus.path: expected the class descriptions, got null")
@@ -137,13 +132,7 @@ def prompts(classes: ClassList) -> Corpus:
 
 
 def encode(model: clip.Clip, corpus: Corpus, cache: str | Path | None = None) -> EncodedCorpus:
-    """Text features of a corpus; each distinct sentence is encoded once, ever.
-
-    Args:
-        model: the CLIP whose text tower encodes.
-        corpus: M sentences.
-        cache: folder to keep the features in, under a digest of the weights and the sentences; or None.
-    """
+    """Text features of a corpus; each distinct sentence is encoded once, and with a folder `cache` to keep them, once ever."""
     distinct = {s: i for i, s in enumerate(dict.fromkeys(corpus.sentences))}
     # of the weights, the sentences, and the code that encodes them
     key = digest([model.fingerprint, provenance.sources(("clip",)), *distinct])[:32]
