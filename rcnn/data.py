@@ -7,7 +7,8 @@ images, and says for each what is missing and the next command. The exit code is
 import shlex
 from collections.abc import Iterator, Sequence
 
-from rcnn import cli, clip, config, datasets
+from rcnn import cli, clip, config
+from rcnn.datasets.images import read_images
 from rcnn.files import file_sha256
 from rcnn.progress import progress
 from rcnn.score.views import batches
@@ -56,7 +57,7 @@ def _corpus(settings: config.Config) -> str:
 
 def _images(settings: config.Config, decode: bool) -> Iterator[str]:
     classes = ClassList.read(settings.classes.seen, settings.classes.unseen)
-    images = datasets.read(settings.dataset, classes, settings.cache)
+    images = read_images(settings.dataset, classes, settings.cache)
     yield f"{len(images.paths):,} images, {images.left_out:,} without a positive label not used"
     if images.missing:
         yield f"{len(images.missing):,} missing, which dataset.allow_missing lets pass: {', '.join(images.missing[:10])}"

@@ -8,7 +8,8 @@ processes: `torchrun --nproc-per-node=4 -m rcnn.evaluate RUN`. Class embeddings 
     python -m rcnn.evaluate RUN rows.cupl=sentences.json       {class name: [sentences]}
 """
 
-from rcnn import checkpoint, cli, config, datasets
+from rcnn import checkpoint, cli, config
+from rcnn.datasets.images import read_images
 from rcnn.evaluation import evaluate
 from rcnn.text.classes import ClassList
 
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     if settled := config.changed(learned, settings, "learning", "rows"):
         raise ValueError(f"{settled[0]}: this was settled when the run was learned; python -m rcnn.train makes another run")
     classes = ClassList(tuple(metadata["class_names"]), metadata["seen"], tuple(metadata["notes"]))
-    evaluate(settings, datasets.read(settings.dataset, classes, settings.cache), classes, args.again)
+    evaluate(settings, read_images(settings.dataset, classes, settings.cache), classes, args.again)
 
 
 if __name__ == "__main__":

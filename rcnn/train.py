@@ -13,7 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from rcnn import checkpoint, cli, config, datasets, rows, runtime
+from rcnn import checkpoint, cli, config, rows, runtime
+from rcnn.datasets.images import read_images
 from rcnn.evaluation import check, evaluate
 from rcnn.files import replace_file
 from rcnn.learn import class_embeddings
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     classes = ClassList.read(settings.classes.seen, settings.classes.unseen)
     measured = settings.dataset.annotations and not args.no_evaluate
     if measured:  # before the long work: what is missing should show now
-        images = datasets.read(settings.dataset, classes, settings.cache)
+        images = read_images(settings.dataset, classes, settings.cache)
         check(settings, images, classes)
     train(settings, classes, args.again)
     if measured:

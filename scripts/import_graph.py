@@ -33,12 +33,18 @@ def imports(path: Path, package: Path) -> set[str]:
 
 
 def graph(package: Path) -> dict[str, set[str]]:
-    """Part -> the parts that it imports."""
+    """Part -> the parts that it imports; what a folder's own __init__ defines or hands on is a part beside the folder."""
+
+    def part(name):
+        folder, _, rest = name.partition(".")
+        return folder if rest or not (package / folder).is_dir() else f"{folder}.__init__"
+
     parts = {}
     for path in sorted(package.rglob("*.py")):
-        part = path.relative_to(package).with_suffix("").parts[0]
-        parts.setdefault(part, set()).update(name.split(".")[0] for name in imports(path, package))
-    return {part: others - {part} for part, others in parts.items() if part != "__init__"}
+        name = ".".join(path.relative_to(package).with_suffix("").parts).removesuffix(".__init__")
+        if name != "__init__" and path.stat().st_size:
+            parts.setdefault(part(name), set()).update(part(other) for other in imports(path, package))
+    return {name: others & parts.keys() - {name} for name, others in parts.items()}
 
 
 def commands(package: Path) -> set[str]:

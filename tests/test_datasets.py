@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rcnn import datasets
 from rcnn.config import DatasetConfig
 from rcnn.datasets import DATASETS, coco
+from rcnn.datasets.images import read_images
 from rcnn.text.classes import ClassList
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +22,7 @@ EVERY = pytest.mark.parametrize("key", list(DATASETS))
 def test_every_data_set_has_its_reader_and_says_which_command_gets_what_is_missing(key):
     settings = DatasetConfig(kind=key, images="/nowhere/images", annotations="/nowhere/annotations")
     with pytest.raises(FileNotFoundError, match="/nowhere/annotations") as told:
-        datasets.read(settings, CLASSES)
+        read_images(settings, CLASSES)
     assert str(told.value).endswith(f"; {DATASETS[key].missing}")
     assert DATASETS[key].title
     assert re.search(r"python scripts/\S+\.py", DATASETS[key].missing)
@@ -45,7 +45,7 @@ def test_looking_at_the_registry_loads_neither_torch_nor_the_configuration():
 def test_images_or_labels_that_are_not_named_are_refused(key, absent):
     settings = DatasetConfig(kind=key, **({"images": "/a", "annotations": "/b"} | {absent: None}))
     with pytest.raises(ValueError, match=r"dataset\.images and dataset\.annotations: expected"):
-        datasets.read(settings, CLASSES)
+        read_images(settings, CLASSES)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_unknown_labels_stay_unknown_with_and_without_a_cache(settings, tmp_path
     labels, parsed = np.array([[1, 0], [0, -1], [0, 1]], np.int8), []
     monkeypatch.setattr(coco, "labels", lambda *_: parsed.append(1) or (["a.jpg", "b.jpg", "c.jpg"], labels))
     for _ in range(2):
-        found = datasets.read(settings, CLASSES, tmp_path / "cache" if cached else None)
+        found = read_images(settings, CLASSES, tmp_path / "cache" if cached else None)
         assert found.labels.tolist() == [[1, 0], [0, 1]]
         assert found.left_out == 1
     assert len(parsed) == (1 if cached else 2)
@@ -73,5 +73,5 @@ def test_kept_labels_are_told_apart_by_the_notes_on_homonyms(settings, tmp_path,
     )
     for _ in range(2):
         for notes, labels in ((("bird", "machine"), [1, -1]), (("machine", "bird"), [-1, 1])):
-            found = datasets.read(settings, ClassList(("crane", "crane"), 1, notes), tmp_path / "cache")
+            found = read_images(settings, ClassList(("crane", "crane"), 1, notes), tmp_path / "cache")
             assert found.labels.tolist() == [labels]

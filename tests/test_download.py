@@ -23,8 +23,9 @@ import prepare_nuswide
 import pytest
 from download import Archive, fetch, unpack
 
-from rcnn import cli, config, datasets
+from rcnn import cli, config
 from rcnn.config import DatasetConfig
+from rcnn.datasets.images import read_images
 from rcnn.text.classes import ClassList
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -622,7 +623,7 @@ def test_prepare_nuswide_links_what_the_reader_needs(nus, tmp_path, capsys):
     prepare(nus, root)
     assert "85 text files and the images of NUS-WIDE are linked" in capsys.readouterr().out
     assert all(p.is_symlink() and p.resolve().is_relative_to(nus) for p in root.iterdir())
-    found = datasets.read(DatasetConfig(kind="nuswide", annotations=str(root), images=str(root / "Flickr")), CLASSES)
+    found = read_images(DatasetConfig(kind="nuswide", annotations=str(root), images=str(root / "Flickr")), CLASSES)
     assert found.paths == [root / "Flickr" / "zoos" / name for name in ("0002_2.jpg", "0003_3.jpg")]
     assert [row.nonzero().flatten().tolist() for row in found.labels == 1] == [[i, CLASSES.seen + i] for i in (1, 2)]
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from rcnn import datasets, provenance
+from rcnn import provenance
 from rcnn.config import DatasetConfig
 from rcnn.datasets import coco, images
+from rcnn.datasets.images import read_images
 from rcnn.predict import find_images
 from rcnn.text.classes import ClassList
 
@@ -228,7 +229,7 @@ def test_without_a_cache_folder_labels_are_parsed_each_time_and_nothing_is_writt
 
 
 def read_coco(path, folder, classes=CLASSES, cache=None, **selection):
-    return datasets.read(DatasetConfig(kind="coco", annotations=str(path), images=str(folder), **selection), classes, cache)
+    return read_images(DatasetConfig(kind="coco", annotations=str(path), images=str(folder), **selection), classes, cache)
 
 
 @pytest.fixture

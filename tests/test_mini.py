@@ -13,8 +13,9 @@ import torch
 from drawing import DRAWINGS, STYLES, Shape, World, draw
 from safetensors.torch import load_file
 
-from rcnn import clip, config, datasets
+from rcnn import clip, config
 from rcnn.config import DatasetConfig
+from rcnn.datasets.images import read_images
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList
 
@@ -34,7 +35,7 @@ def classes():
 
 def read(folder, classes):
     settings = DatasetConfig(kind="mini", annotations=str(folder / "instances.json"), images=str(folder / "images"))
-    return datasets.read(settings, classes)
+    return read_images(settings, classes)
 
 
 def test_every_class_is_a_thing_a_kind_or_a_scene_of_the_drawings_and_a_third_is_unseen(world, classes):

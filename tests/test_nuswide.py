@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rcnn import datasets
 from rcnn.config import DatasetConfig
 from rcnn.datasets import nuswide
+from rcnn.datasets.images import read_images
 from rcnn.text.classes import ClassList
 
 CLASSES = ClassList(("sky", "dog", "airport", "Beach"), 2)
@@ -60,7 +60,7 @@ def labels(root, classes=CLASSES):
 
 
 def read(root, images, classes=CLASSES, cache=None, **selection):
-    return datasets.read(DatasetConfig(kind="nuswide", annotations=str(root), images=str(images), **selection), classes, cache)
+    return read_images(DatasetConfig(kind="nuswide", annotations=str(root), images=str(images), **selection), classes, cache)
 
 
 @pytest.fixture

@@ -6,15 +6,8 @@ A new one is an entry here and, if its format is new, a module rcnn/datasets/<re
     labels(files, classes)               (B file names of images, (B, C) int8 labels in {1, -1, 0 = unknown})
 """
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rcnn.config import DatasetConfig
-    from rcnn.datasets.images import ImageSet
-    from rcnn.text.classes import ClassList
 
 
 @dataclass(frozen=True)
@@ -45,29 +38,3 @@ DATASETS = {
     ),
     "mini": Dataset(title="mini benchmark", reader="coco", missing="python scripts/draw_mini.py draws it"),
 }
-
-
-def read(settings: "DatasetConfig", classes: "ClassList", cache: str | None = None) -> "ImageSet":
-    """The images of a data set and their labels, in the data set's own order.
-
-    Args:
-        classes: in the order of the labels' columns.
-        cache: folder to keep parsed labels in, or None.
-
-    Raises:
-        FileNotFoundError, ValueError: files are missing (with their count, the first ten names and where to get them), are
-            not what they should be, or do not know a class.
-    """
-    from rcnn.datasets import images  # torch, which a look at DATASETS does without
-
-    if not settings.annotations or not settings.images:
-        raise ValueError("dataset.images and dataset.annotations: expected the images and their labels, got null")
-    dataset = DATASETS[settings.kind]
-    reader = importlib.import_module(f"rcnn.datasets.{dataset.reader}")
-    try:
-        files = reader.find(settings.annotations, settings.images, classes)
-        metadata = [settings.kind, classes.seen, classes.names, classes.notes]
-        names, labels = images.remember(cache, files.values(), metadata, lambda: reader.labels(files, classes))
-        return images.select(names, labels, settings)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}; {dataset.missing}") from None

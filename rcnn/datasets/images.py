@@ -1,18 +1,19 @@
 """Images with multi-label ground truth, whatever data set they come from, and a cache for labels that are slow to parse."""
 
+import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from rcnn import checkpoint, provenance
+from rcnn.config import DatasetConfig
+from rcnn.datasets import DATASETS
 from rcnn.files import digest
-
-if TYPE_CHECKING:
-    from rcnn.config import DatasetConfig
+from rcnn.text.classes import ClassList
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,31 @@ class ImageSet:
     missing: tuple[str, ...] = ()  # paths of image files that are not there, where that is allowed
 
 
-def select(names: Sequence[str], labels: np.ndarray, settings: "DatasetConfig") -> ImageSet:
+def read_images(settings: DatasetConfig, classes: ClassList, cache: str | None = None) -> ImageSet:
+    """The images of a data set and their labels, in the data set's own order.
+
+    Args:
+        classes: in the order of the labels' columns.
+        cache: folder to keep parsed labels in, or None.
+
+    Raises:
+        FileNotFoundError, ValueError: files are missing (with their count, the first ten names and where to get them), are
+            not what they should be, or do not know a class.
+    """
+    if not settings.annotations or not settings.images:
+        raise ValueError("dataset.images and dataset.annotations: expected the images and their labels, got null")
+    dataset = DATASETS[settings.kind]
+    reader = importlib.import_module(f"rcnn.datasets.{dataset.reader}")
+    try:
+        files = reader.find(settings.annotations, settings.images, classes)
+        metadata = [settings.kind, classes.seen, classes.names, classes.notes]
+        names, labels = remember(cache, files.values(), metadata, lambda: reader.labels(files, classes))
+        return select(names, labels, settings)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; {dataset.missing}") from None
+
+
+def select(names: Sequence[str], labels: np.ndarray, settings: DatasetConfig) -> ImageSet:
     """The images to use, out of B with (B, C) labels in {1, -1, 0 = unknown}; `names` are relative to `settings.images`.
 
     Raises:
