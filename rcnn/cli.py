@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,10 +15,10 @@ class _Quiet(argparse.Action):
         progress.quiet()
 
 
-def parser(name: str, description: str, keys: type | None = config.Config) -> argparse.ArgumentParser:
-    """An argument parser of the command `name`; --help lists the keys of the configuration class `keys`."""
+def parser(name: str, description: str, keys: type | None = config.Config, but: Iterable[str] = ()) -> argparse.ArgumentParser:
+    """An argument parser of the command `name`; --help lists the keys of `keys`, without those that shape `but`."""
     installed = Path(sys.argv[0]).stem == "rcnn"
-    lines = config.describe(keys) if keys else []
+    lines = config.describe(keys, but) if keys else []
     epilog = "\n".join(["configuration keys (key=value on the command line wins over the file):", *lines])
     made = argparse.ArgumentParser(
         prog=f"rcnn {name}" if installed else f"python -m rcnn.{name}",

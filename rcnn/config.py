@@ -274,10 +274,10 @@ def known_keys(cls: type[Section] = Config) -> list[str]:
     return [known.key for known in options(cls)]
 
 
-def describe(cls: type[Section] = Config) -> list[str]:
-    """One line per key with its default, for --help."""
+def describe(cls: type[Section] = Config, but: Iterable[str] = ()) -> list[str]:
+    """One line per key with its default, for --help; without those that shape `but` (keys of SHAPES)."""
     lines = []
-    for known in options(cls):
+    for known in (o for o in options(cls) if o.shapes not in but):
         default = list(known.default) if isinstance(known.default, tuple) else known.default
         pair = f"{known.key}={yaml.safe_dump(default, default_flow_style=True).splitlines()[0]}"
         lines.append(f"  {pair:36} {known.text}")

@@ -15,7 +15,7 @@ from rcnn.text.classes import ClassList
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.parser("evaluate", __doc__)
+    parser = cli.parser("evaluate", __doc__, but=("learning", "rows"))
     parser.add_argument("run", metavar="RUN", help="folder of a finished run of rcnn.train")
     parser.add_argument("--again", action="store_true", help="measure although there is a result of these settings")
     parser.add_argument(

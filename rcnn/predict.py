@@ -78,7 +78,7 @@ def show(results: list[tuple[Path, Tags]], form: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = cli.parser("predict", __doc__)
+    parser = cli.parser("predict", __doc__, but=("learning", "rows"))
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files, folders, and key=value pairs")
     classes = parser.add_mutually_exclusive_group(required=True)
     classes.add_argument("--run", metavar="RUN", help="folder of a finished run of rcnn.train")

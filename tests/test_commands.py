@@ -358,3 +358,11 @@ def test_evaluate_explains_what_is_wrong_with_images_and_annotations(trained, fo
     annotations.write_bytes(annotations.read_bytes()[:500])
     _, stderr = rcnn("evaluate", run, *where, code=2)
     assert "is not JSON" in stderr
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
+def test_help_teaches_the_keys_that_a_command_takes(name):
+    stdout, _ = rcnn(name, "--help")
+    assert f"python -m rcnn.{name}" in stdout
+    assert "  evaluate.grids=" in stdout
+    assert ("  train.pair_weight=" in stdout) == (name == "train")
