@@ -4,7 +4,7 @@ import difflib
 import importlib
 import sys
 
-from rcnn import cli, interrupt
+from rcnn import interrupt
 
 COMMANDS = {
     "describe": "describe classes by a language model",
@@ -19,14 +19,16 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run the command that the first argument names."""
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
-    if name in ("-h", "--help"):
-        commands = "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items())
-        cli.run(lambda: print(f"usage: rcnn COMMAND …\n\n{commands}\n\nrcnn COMMAND --help explains one."))
-    if name not in COMMANDS:
+    if name not in (*COMMANDS, "-h", "--help"):
         nearest = difflib.get_close_matches(name, COMMANDS, 1, 0)[0]
         print(f"error: there is no command {name}; the nearest is {nearest}, and rcnn --help lists all", file=sys.stderr)
         return 2
     interrupt.one_line()
+    from rcnn import cli  # here, so that Ctrl-C while it is imported is one line, too
+
+    if name not in COMMANDS:
+        commands = "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items())
+        cli.run(lambda: print(f"usage: rcnn COMMAND …\n\n{commands}\n\nrcnn COMMAND --help explains one."))
     command = importlib.import_module(f"rcnn.{name}")
     cli.run(lambda: command.main(rest))
 

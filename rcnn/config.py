@@ -291,14 +291,15 @@ def to_dict(settings: Section) -> dict:
 
 def shaping(settings: Section, *what: str) -> dict[str, Any]:
     """{dotted key: plain value} of the options that shape `what` (keys of SHAPES), paths aside."""
-    return {o.key: _value(settings, o.key) for o in options(type(settings)) if o.shapes in what and not o.path}
+    plain = to_dict(settings)
+    return {o.key: _value(plain, o.key) for o in options(type(settings)) if o.shapes in what and not o.path}
 
 
 def changed(before: Section, after: Section, *what: str) -> list[str]:
     """Dotted keys of the options that shape `what`, paths as well, in which two configurations differ."""
-    known = [o.key for o in options(type(before)) if o.shapes in what]
-    return [key for key in known if _value(before, key) != _value(after, key)]
+    one, other = to_dict(before), to_dict(after)
+    return [o.key for o in options(type(before)) if o.shapes in what and _value(one, o.key) != _value(other, o.key)]
 
 
-def _value(settings, key):
-    return functools.reduce(operator.getitem, key.split("."), to_dict(settings))
+def _value(plain, key):
+    return functools.reduce(operator.getitem, key.split("."), plain)

@@ -42,8 +42,8 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         load_clip = cache(partial(runtime.load_clip, settings, metadata, settings.evaluate.precision))
         if rank:
             barrier()  # sentences from elsewhere are encoded once, by the first process
-        width, cached = learned[rows.BASELINE].shape[1], settings.cache
-        others = {row: elsewhere.read(file, classes, width, load_clip, cached) for row, file in settings.rows.items()}
+        ours = classes, learned[rows.BASELINE].shape[1], metadata["identity"]["clip"]
+        others = {row: elsewhere.read(file, *ours, load_clip, settings.cache) for row, file in settings.rows.items()}
         if rank == 0:
             barrier()
         epochs = checkpoint.read_epochs(output, metadata["method"]) if settings.evaluate.epochs else {}

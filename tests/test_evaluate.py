@@ -519,16 +519,24 @@ def test_again_measures_anew_to_the_same_numbers(run, measured, tables):
     assert values(read(run)) == values(read(measured[0]))
 
 
-def test_again_forgets_the_scores_and_the_result_so_that_a_plain_call_continues(monkeypatch, run, measured):
-    shutil.copy(measured[0] / "result.json", run)
+@contextlib.contextmanager
+def interrupted_after_its_first_note(monkeypatch):
+    """An evaluation in here ends as by Ctrl-C once it has noted what is done; yields the folders of the scores."""
+    folders, save = [], ScoreFile.save
 
-    def die(*arguments):
-        save(*arguments)
+    def stop(file, *arguments):
+        save(file, *arguments)
+        folders.append(file.folder)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        save = ScoreFile.save
-        patch.setattr(ScoreFile, "save", die)
+        patch.setattr(ScoreFile, "save", stop)
+        yield folders
+
+
+def test_again_forgets_the_scores_and_the_result_so_that_a_plain_call_continues(monkeypatch, run, measured):
+    shutil.copy(measured[0] / "result.json", run)
+    with interrupted_after_its_first_note(monkeypatch):
         rcnn("evaluate", run, "--again", "evaluate.save_every=0", code=130)
     assert not (run / "result.json").exists()
     stdout, _ = rcnn("evaluate", run)
@@ -537,16 +545,11 @@ def test_again_forgets_the_scores_and_the_result_so_that_a_plain_call_continues(
 
 
 def test_scores_of_other_code_are_not_continued(monkeypatch, run):
-    known, folders, stop = provenance.sources, [], KeyboardInterrupt
-
-    def keep(file, *arguments):
-        folders.append(file.folder)
-        raise stop
-
-    monkeypatch.setattr(ScoreFile, "save", keep)
-    rcnn("evaluate", run, "evaluate.save_every=0", code=130)
-    monkeypatch.setattr(provenance, "sources", lambda parts: known(parts) | {"score/mssa.py": "0" * 64})
-    rcnn("evaluate", run, "evaluate.save_every=0", code=130)
+    known = provenance.sources
+    with interrupted_after_its_first_note(monkeypatch) as folders:
+        rcnn("evaluate", run, "evaluate.save_every=0", code=130)
+        monkeypatch.setattr(provenance, "sources", lambda parts: known(parts) | {"score/mssa.py": "0" * 64})
+        rcnn("evaluate", run, "evaluate.save_every=0", code=130)
     assert len(set(folders)) == 2
 
 
@@ -560,13 +563,7 @@ def test_a_result_of_other_code_is_shown_with_the_names_of_the_changed_files(run
 
 
 def test_what_a_killed_evaluation_did_in_other_batches_is_not_taken_over(monkeypatch, run, measured):
-    def die(*arguments):
-        save(*arguments)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        save = ScoreFile.save
-        patch.setattr(ScoreFile, "save", die)
+    with interrupted_after_its_first_note(monkeypatch):
         rcnn("evaluate", run, "evaluate.save_every=0", code=130)
     assert list(run.glob("scores/*/done.*.json"))
     rcnn("evaluate", run, f"evaluate.batch_size={BATCH + 3}")

@@ -92,10 +92,11 @@ def write(tmp_path):
     return call
 
 
-def read(path, model=None, cache=None):
-    return elsewhere.read(
-        path, CLASSES, WIDTH, lambda: pytest.fail("the CLIP is not needed") if model is None else model, cache
-    )
+def read(path, model=None, cache=None, fingerprint="same"):
+    def load():
+        return pytest.fail("the CLIP is not needed") if model is None else model
+
+    return elsewhere.read(path, CLASSES, WIDTH, fingerprint, load, cache)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -113,14 +114,14 @@ def test_of_another_run_the_row_of_its_method_is_taken(tmp_path):
     path = tmp_path / checkpoint.EMBEDDINGS
     for method, expected in (("cnr_pbl", Z), ("baseline", -Z)):
         checkpoint.write(path, {"baseline": -Z, "cnr_pbl": Z}, method=method, class_names=CLASSES.names, identity=SAME)
-        torch.testing.assert_close(read(path, SimpleNamespace(fingerprint="same")), expected)
+        torch.testing.assert_close(read(path), expected)
 
 
 def test_class_embeddings_of_a_run_with_another_clip_are_refused(tmp_path):
     path = tmp_path / checkpoint.EMBEDDINGS
     checkpoint.write(path, {"cnr_pbl": Z}, method="cnr_pbl", class_names=CLASSES.names, identity=SAME)
     with pytest.raises(ValueError, match="learned with another CLIP, so its class embeddings lie in another space"):
-        read(path, SimpleNamespace(fingerprint="other"))
+        read(path, fingerprint="other")
 
 
 def test_sentences_of_every_class_become_their_normalised_mean(tiny_clip, tmp_path):

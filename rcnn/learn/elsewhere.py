@@ -16,7 +16,9 @@ from rcnn.text import corpus
 from rcnn.text.classes import ClassList
 
 
-def read(path: str | Path, classes: ClassList, width: int, model: Callable[[], Clip], cache: str | None = None) -> torch.Tensor:
+def read(
+    path: str | Path, classes: ClassList, width: int, fingerprint: str, model: Callable[[], Clip], cache: str | None = None
+) -> torch.Tensor:
     """Class embeddings from elsewhere, (C, D) float32 unit vectors.
 
     Args:
@@ -24,7 +26,8 @@ def read(path: str | Path, classes: ClassList, width: int, model: Callable[[], C
             list; the class_embeddings.safetensors of another run, of which the method's row is taken; or a JSON file
             {class name: [sentences]}, of which the normalised mean is taken (CuPL's form).
         width: D.
-        model: called if sentences must be encoded, or to compare the CLIP of another run.
+        fingerprint: of the CLIP of this run, which another run must share.
+        model: called if sentences must be encoded.
 
     Raises:
         ValueError: no such file, or one of other classes, of another CLIP, or of vectors that are none.
@@ -33,8 +36,8 @@ def read(path: str | Path, classes: ClassList, width: int, model: Callable[[], C
     if path.suffix == ".json":
         sentences = corpus.from_sentences(path, classes)
         return class_embeddings.mean(corpus.encode(model(), sentences, cache))
-    z, names, fingerprint = _read_tensor(path)
-    if fingerprint is not None and fingerprint != model().fingerprint:
+    z, names, theirs = _read_tensor(path)
+    if theirs not in (None, fingerprint):
         raise ValueError(f"{path}: this run was learned with another CLIP, so its class embeddings lie in another space")
     pairs = enumerate(zip_longest(classes.names, names, fillvalue=""))
     if different := next(((i, pair) for i, pair in pairs if pair[0].lower() != pair[1].lower()), None):
