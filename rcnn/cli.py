@@ -1,6 +1,7 @@
 """The frame of all commands: arguments, and errors as one clean line with exit code 2."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rcnn import config, interrupt, progress
+from rcnn.printing import cut, message
 
 
 class _Quiet(argparse.Action):
@@ -35,6 +37,9 @@ def parser(name: str, description: str, keys: type | None = config.Config, but: 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call `main` and end the process; bad input ends in one line on stderr and exit code 2, not in a traceback."""
     interrupt.as_exception()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not the one that a test puts in its place
+            stream.reconfigure(errors="backslashreplace")  # a name that its encoding lacks must not end a long run
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -42,9 +47,24 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message(str(error))}", file=sys.stderr)
+        code = 2
+    except (MemoryError, RuntimeError) as error:
+        if not (wanting := _wants_memory(error)):
+            raise
+        print(f"error: {wanting}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _wants_memory(error: Exception) -> str | None:
+    """What to do about an error that means too little memory, torch's or Python's own; None for any other error."""
+    text = str(error)
+    if "out of memory" in text:  # torch.OutOfMemoryError, of CUDA
+        return f"the GPU has too little memory; lower evaluate.batch_size ({cut(text)})"
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return f"too little memory; lower evaluate.batch_size or evaluate.workers ({cut(text) or 'out of memory'})"
+    return None
