@@ -20,7 +20,7 @@ def printable(text: str) -> str:
 
 
 def lossless(name: str) -> str:
-    r"""A file's name made printable such that it can be had back: "caf\udce9.jpg" is one of another byte than "caf\\udce9.jpg"."""
+    r"""A name, printable such that it can be had back: "caf\udce9.jpg" has another byte than "caf\\udce9.jpg"."""
     return printable(name if os.sep == "\\" else name.replace("\\", "\\\\"))
 
 
