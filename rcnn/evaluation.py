@@ -42,11 +42,12 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         load_clip = cache(partial(runtime.load_clip, settings, metadata, settings.evaluate.precision))
         if rank:
             barrier()  # sentences from elsewhere are encoded once, by the first process
-        ours = classes, learned[rows.BASELINE].shape[1], metadata["identity"]["clip"]
+        shape = learned[metadata["method"]].shape
+        ours = classes, shape[1], metadata["identity"]["clip"]
         others = {row: elsewhere.read(file, *ours, load_clip, settings.cache) for row, file in settings.rows.items()}
         if rank == 0:
             barrier()
-        epochs = checkpoint.read_epochs(output, metadata["method"]) if settings.evaluate.epochs else {}
+        epochs = checkpoint.read_epochs(output, metadata["method"], shape) if settings.evaluate.epochs else {}
         embeddings = learned | others
         sets = scored_sets(settings.evaluate, embeddings, epochs)
         scored = {
@@ -62,7 +63,8 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         ])  # fmt: skip
         path, sources = output / "result.json", provenance.sources(provenance.MEASURING)
         # scores of other code are not continued
-        file = ScoreFile(output / "scores", sets, len(images.paths), len(classes), [scored, sources])
+        sizes = len(images.paths), len(classes), settings.evaluate.batch_size
+        file = ScoreFile(output / "scores", sets, *sizes, [scored, sources])
         if again and rank == 0:
             path.unlink(missing_ok=True)
             file.delete()

@@ -75,7 +75,7 @@ def replace_file(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary binary file that becomes `path` when the block ends well, and vanishes when it does not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.rcnn")
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -110,7 +110,7 @@ def sweep(folder: str | Path) -> None:
     """Remove temporary files that killed processes left in a folder: older than a day, and of no living process."""
     with contextlib.suppress(OSError):  # there may be no such folder; another process may sweep it, too
         for path in Path(folder).iterdir():
-            process = re.fullmatch(r"\..+\.(\d+)", path.name)
+            process = re.fullmatch(r"\..+\.(\d+)\.rcnn", path.name)
             if process and time.time() - path.lstat().st_mtime > DAY and not _lives(int(process[1])):
                 path.unlink(missing_ok=True)
 
