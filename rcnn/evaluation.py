@@ -10,7 +10,7 @@ import torch
 from rcnn import checkpoint, config, progress, provenance, rows, runtime
 from rcnn.config import Config, EvaluateConfig
 from rcnn.datasets.images import ImageSet
-from rcnn.files import digest
+from rcnn.files import digest, sweep
 from rcnn.learn import elsewhere
 from rcnn.results import table
 from rcnn.results.result import Result
@@ -35,6 +35,7 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         if world > 1 and on == "cuda":
             settings = settings.model_copy(update={"device": "cuda"})  # each its own
         output = Path(settings.output)
+        sweep(settings.cache, output)
         learned, metadata = checkpoint.read_run(output)
         changed = provenance.changed_sources(metadata["sources"], provenance.sources(provenance.LEARNING))
         if changed and rank == 0:

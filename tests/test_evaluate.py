@@ -30,7 +30,7 @@ from rcnn.config import EvaluateConfig
 from rcnn.results import measure, metrics, summary
 from rcnn.results.result import Result
 from rcnn.score import mssa, one_pass, views
-from rcnn.score.score_file import Mean, Plane, ScoredSet, ScoreFile
+from rcnn.score.score_file import Mean, Plane, ScoreFile
 
 ROOT = Path(__file__).parents[1]
 PICTURES, BATCH = 25, 2  # an odd number of batches, the last one incomplete
@@ -379,51 +379,12 @@ def test_what_could_not_be_read_is_remembered_when_a_pass_goes_on(monkeypatch, t
     assert whole_pass.is_whole(but=broken)
 
 
-def small_file(folder, images=4, classes=3, rows=("baseline",)):
-    sets = {row: ScoredSet(torch.zeros(classes, 2), {"plain": None}) for row in rows}
-    return ScoreFile(folder, sets, images, classes, 2, "identity")
-
-
-def test_a_note_that_was_cut_is_no_note(tmp_path):
-    file = small_file(tmp_path).open()
-    file.save("0-of-1-1", {0: 7}, {})
-    note = (file.folder / "done.0-of-1-1.json").read_text()
-    for name, text in enumerate(("{}", "5", "[" * 5000, note[:-9], note.replace('"0": 7', '"1": 7'), note.replace("7", "8"))):
-        (file.folder / f"done.{name}.json").write_text(text)
-    assert file.done() == ({0: {7}}, {})
-
-
-def test_a_note_about_batches_that_there_are_not_is_left_aside_for_them(tmp_path):
-    file = small_file(tmp_path).open()
-    file.save("0-of-1-1", {0: 7, 77: 7, -1: 7}, {2: "cut", 99: "cut"})
-    assert file.done() == ({0: {7}}, {2: "cut"})
-
-
-def test_too_little_disk_is_said_in_gigabytes_before_anything_is_written(monkeypatch, tmp_path):
-    usage = collections.namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(5e9, 4e9, 1e9))
-    file = small_file(tmp_path, 100_000, 1000, [str(i) for i in range(10)])
-    assert file.bytes == 4e9
-    with pytest.raises(ValueError, match=r"the scores need 4\.0 GB in .*, 1\.0 GB are free") as error:
-        file.open()
-    assert "evaluate.epochs=false" in str(error.value)
-    assert not (file.folder / "scores.f32").exists()
-
-
 def test_evaluate_ends_in_one_line_when_there_is_too_little_disk(monkeypatch, run):
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 0))
     _, stderr = rcnn("evaluate", run, code=2)
     assert stderr.splitlines()[-1].startswith("error: the scores need 0.0 GB")
     assert not (run / "result.json").exists()
-
-
-def test_scores_that_are_there_need_no_room_again(monkeypatch, tmp_path):
-    file = small_file(tmp_path).open()
-    file.put(0, np.full((1, 2, 3), 5, np.float32))
-    usage = collections.namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 0))
-    assert (small_file(tmp_path).open().table[:, :2] == 5).all()
 
 
 @contextlib.contextmanager
@@ -458,6 +419,25 @@ def test_an_evaluation_that_was_killed_goes_on_where_it_was_to_the_identical_res
         python("-m", "rcnn.evaluate", run)
     assert numbers(run) == uninterrupted
     assert not (run / "scores").exists()
+
+
+def test_scores_that_were_damaged_after_a_kill_are_made_again(run, uninterrupted):
+    python("-c", KILLED_AFTER_FIVE_NOTES, run, "evaluate.save_every=0", code=-signal.SIGKILL)
+    (path,) = (run / "scores").glob("*/scores.f32")
+    with open(path, "r+b") as file:
+        file.seek(4 * 84 * BATCH)  # in the second batch
+        file.write(b"damage")
+    python("-m", "rcnn.evaluate", run)
+    assert numbers(run) == uninterrupted
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"5", lambda data: data.replace(b'"value": ', b'"value": 1', 1)])
+def test_a_result_that_was_damaged_or_changed_does_not_count_as_done(run, measured, damage):
+    data = (measured[0] / "result.json").read_bytes()
+    (run / "result.json").write_bytes(damage(data))
+    stdout, _ = rcnn("evaluate", run)
+    assert AGAIN not in stdout
+    assert values(read(run)) == values(read(measured[0]))
 
 
 def test_two_processes_share_the_images_and_find_what_one_finds(run, uninterrupted, tmp_path):

@@ -191,18 +191,26 @@ class ScoreFile:
 
 
 def _make(path: Path, size: int) -> None:
-    """A file of `size` bytes with all its blocks reserved."""
+    """A file of `size` bytes with all its blocks reserved, where the file system can."""
     try:
         with open(path, "wb") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, size)
-            except (AttributeError, OSError) as error:  # a system, or a file system, that cannot reserve
-                if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
-                    raise
+            if not _reserve(file.fileno(), size):
                 file.truncate(size)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise OSError(error.errno, f"the scores need {size / 1e9:.1f} GB, {error.strerror}", str(path)) from None
+
+
+def _reserve(file: int, size: int) -> bool:
+    if not hasattr(os, "posix_fallocate"):  # as on macOS and Windows
+        return False
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        return False
+    return True
 
 
 def _lock(file: int) -> None:
