@@ -1,0 +1,155 @@
+"""The unharmed world, what the commands make of it, and a process for each command of a trial."""
+
+import contextlib
+import io
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from faults import trial as bounds
+from faults.inside import at_change, die
+from faults.results import copy, embeddings, numbers, remove, tags
+from faults.server import serve
+from faults.trial import KEY, Harm, Outcome, Setting, Step, Trial, Verdict, failed, leaked
+from faults.unharmed import CALLS, NAMES
+
+import rcnn.__main__
+from rcnn import cli, data, describe, evaluate, predict, report, train  # noqa: F401, once, before any process is forked
+
+
+class World:
+    """The unharmed world, what the commands make of it, and a process for each command of a trial."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.root, self.good = folder, folder / "work", {}  # good: the results of the unharmed world
+        self._pristine = folder / "pristine"
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)  # one port for all: answers are stored under it
+        self.describe = [
+            f"base_url=http://127.0.0.1:{self._socket.getsockname()[1]}/v1", "retries=0", "timeout=2", "concurrency=4",
+            "attribute_rounds=1", "hierarchy_rounds=1", "scene_rounds=1",
+        ]  # fmt: skip
+
+    def build(self) -> None:
+        """Make the world and the results of each command."""
+        self.root.mkdir(parents=True)
+        setting = Setting(self.root)
+        self._must(setting, ["build"])
+        self._must(setting, ["describe", "names.txt", *self.describe])
+        self._must(setting, ["train", "--config", "coco.yaml"])
+        interrupted = [(0, at_change(2, die, lambda name: Path(name).name.startswith("done.")))]
+        result = (self.root / "run" / "result.json").read_bytes()
+        (self.root / "run" / "result.json").unlink()
+        self._process(Setting(self.root, inside=interrupted), Step(["evaluate", "run"]), 0)
+        (self.root / "run" / "result.json").write_bytes(result)
+        copy(self.root, self._pristine)
+        self.good = {
+            "numbers": numbers(self.root), "embeddings": embeddings(self.root / "run"),
+            "corpus": (self.root / "names.corpus.json").read_bytes(),
+            "tags": tags("json", self._must(setting, ["predict", "photos", *NAMES, "--format", "json"]).out),
+            "run_tags": tags("json", self._must(setting, ["predict", "photos", "--run", "run", "--format", "json"]).out),
+            "report": self._must(setting, ["report", "run"]).out,
+            "coco": json.loads(self._must(setting, ["labels", "coco.yaml"]).out),
+            "nuswide": json.loads(self._must(setting, ["labels", "nuswide.yaml"]).out),
+        }  # fmt: skip
+
+    def _must(self, setting: Setting, command: list[str]) -> Outcome:
+        outcome = self._process(setting, Step(command), 0)
+        if outcome.code:
+            raise ValueError(f"the unharmed world: {' '.join(command)} ended with {outcome.code}: {outcome.out}{outcome.err}")
+        return outcome
+
+    def run(self, trial: Trial, harms: Sequence[Harm]) -> Verdict:
+        """Do these harms to the unharmed world, run the commands, and judge."""
+        remove(self.root)
+        copy(self._pristine, self.root)
+        setting = Setting(self.root)
+        try:
+            done = [harm(setting) for harm in harms]
+            for number, step in enumerate(trial.steps):
+                outcome = self._process(setting, step, number)
+                if failure := failed(outcome, step.killed):
+                    return Verdict(*failure, done, number)
+            if why := leaked(setting.root, outcome) or trial.judge(setting, outcome):
+                return Verdict("wrong", why, done, len(trial.steps) - 1)
+            return Verdict("refused" if outcome.code else "accepted", "", done)
+        finally:
+            for clean in setting.after:
+                clean()
+
+    def _process(self, setting: Setting, step: Step, number: int) -> Outcome:
+        """Run one command in a process of its own."""
+        command = step.command + (setting.arguments if number == 0 else [])
+        texts = [self.folder / "stdout", self.folder / "stderr"]
+        process = os.fork()
+        if process == 0:
+            self._child(setting, step, number, command, texts)
+        ended, until, pause = 0, time.monotonic() + bounds.WALL, 0.001
+        while not ended and time.monotonic() < until:
+            time.sleep(pause := min(pause * 1.2, 0.02))
+            ended, status, usage = os.wait4(process, os.WNOHANG)
+        with contextlib.suppress(ProcessLookupError):  # whatever it has started, too
+            os.killpg(process, signal.SIGKILL)
+        exceeded = "" if ended else f"{bounds.WALL} s"
+        if not ended:
+            _, status, usage = os.wait4(process, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code == -signal.SIGXCPU:
+            exceeded = f"{bounds.CPU} s of bounds.CPU"
+        elif usage.ru_maxrss * 1024 > bounds.MEMORY:
+            exceeded = f"{bounds.MEMORY >> 30} GB: it took {usage.ru_maxrss / 2**20:.1f}"
+        out, err = (path.read_bytes()[: 1 << 20].decode(step.encoding.split(":")[0], "surrogateescape") for path in texts)
+        return Outcome(command, code, out, err, exceeded)
+
+    def _child(self, setting: Setting, step: Step, number: int, command: list[str], texts: list[Path]) -> None:
+        code = 70
+        try:
+            os.setsid()
+            os.chdir(setting.root)
+            for descriptor, path in enumerate([os.devnull, *texts]):
+                os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), descriptor)
+            encoding, errors = step.encoding.split(":")
+            sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), encoding, errors)
+            sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), encoding, "backslashreplace", line_buffering=True)
+            sys.argv = ["rcnn"]
+            os.environ |= {"OPENAI_API_KEY": KEY, "HF_HUB_OFFLINE": "1"}
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_CPU, (bounds.CPU, bounds.CPU + 2))
+            torch.set_num_threads(1)  # the pool of threads does not survive a fork
+            only_loopback()
+            if command[0] == "describe":
+                serve(self._socket, [] if number else setting.service)
+            for which, harm in setting.inside:
+                if which == number:
+                    harm()
+            if command[0] in CALLS:
+                cli.run(lambda: CALLS[command[0]](*command[1:]))
+            rcnn.__main__.main(command)
+        except SystemExit as ended:
+            code = ended.code or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(BaseException):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+
+def only_loopback() -> None:
+    """Let nothing leave this machine."""
+    look_up = socket.getaddrinfo
+
+    def loopback(host, *rest, **more):
+        if host not in ("127.0.0.1", "localhost", "127.0.0.2"):
+            raise socket.gaierror("there is no network in the campaign")
+        return look_up(host, *rest, **more)
+
+    socket.getaddrinfo = loopback

@@ -1,0 +1,123 @@
+"""The campaign of bad inputs: a short run of it finds nothing, and it notices what there is to find."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FAMILIES = [
+    "images", "configuration", "texts", "annotations", "own", "weights", "service", "divergence", "kills", "disk",
+]  # fmt: skip
+
+# families whose commands misbehave on purpose, in a world without files
+BROKEN = """
+import os, sys, time
+import fault_campaign as campaign
+from faults import trial, world
+from faults.results import copy
+from faults.trial import KEY, Step, Trial
+
+def build(world):
+    world.root.mkdir()
+    copy(world.root, world.folder / "pristine")
+
+def code(number):
+    sys.exit(number)
+
+def leave_the_key():
+    with open("x.json", "w") as file:
+        file.write(KEY)
+
+world.World.build = build
+trial.CPU, trial.WALL = 1, 2
+world.CALLS = {
+    "good": lambda: None, "refusing": lambda: code(2) if print("error: no", file=sys.stderr) is None else None,
+    "raising": lambda: {}["x"], "exiting": lambda: code(3), "killed": lambda: os.kill(os.getpid(), 9),
+    "silent": lambda: code(2), "endless": lambda: print("x" * 10**5, file=sys.stderr), "raw": lambda: print("\\x1b[31m"),
+    "spinning": lambda: [None for _ in iter(int, 1)], "sleeping": lambda: time.sleep(60),
+    "printing_the_key": lambda: print("x" + KEY[:8] + "y"), "leaving_the_key": leave_the_key, "other": lambda: print(5),
+}
+campaign.FAMILIES = {
+    name: lambda rng, world_, name=name: Trial(
+        [lambda setting: "needless", lambda setting: "this"], [Step([name])],
+        lambda setting, outcome: "another result" if outcome.out == "5\\n" else None,
+    )
+    for name in world.CALLS
+}
+sys.exit(campaign.main(["--count", "2", *sys.argv[1:]]))
+"""
+
+
+def table(text):
+    """{family: {column: count}} of what the campaign prints."""
+    head, *rows = (line.split() for line in text.split("\n\n")[0].splitlines())
+    return {name: dict(zip(head, map(int, counts), strict=True)) for name, *counts in rows}
+
+
+def run(*command, cwd=ROOT):
+    return subprocess.run([sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=600)
+
+
+def test_a_short_campaign_finds_no_traceback_no_hang_and_no_wrong_result(tmp_path):
+    done = run("scripts/fault_campaign.py", "--count", 4, "--seed", 1, "--keep", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = table(done.stdout)
+    assert list(counts) == [*FAMILIES, "all"]
+    assert all(counts[family]["tried"] == 4 for family in FAMILIES)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def noticed(tmp_path_factory):
+    """What the campaign says of commands that misbehave."""
+    keep = tmp_path_factory.mktemp("keep")
+    return run("-c", BROKEN, "--keep", keep, cwd=ROOT / "scripts"), keep
+
+
+@pytest.mark.parametrize(
+    ("command", "column"),
+    [
+        ("good", "accepted"), ("refusing", "refused"), ("raising", "traceback"), ("exiting", "traceback"),
+        ("killed", "traceback"), ("silent", "traceback"), ("endless", "traceback"), ("raw", "traceback"), ("spinning", "hang"),
+        ("sleeping", "hang"), ("printing_the_key", "wrong"), ("leaving_the_key", "wrong"), ("other", "wrong"),
+    ],
+)  # fmt: skip
+def test_what_a_command_does_is_counted_in_its_column(noticed, command, column):
+    done, _ = noticed
+    counts = table(done.stdout)[command]
+    assert counts[column] == counts["tried"] == 2, done.stdout + done.stderr
+
+
+def test_a_failure_ends_with_exit_code_1_and_is_kept_with_the_fewest_harms_and_its_command(noticed):
+    done, keep = noticed
+    assert done.returncode == 1
+    (raising,) = [part for part in done.stdout.split("\n\n") if part.startswith("raising 0: traceback: KeyError: 'x' (2 like")]
+    assert raising.splitlines()[1:] == [
+        "  this", f"  cd {keep}/raising-0-0", "  rcnn raising", "  again: --seed 0 --family raising --number 0",
+    ]  # fmt: skip
+    assert (keep / "leaving_the_key-0-0" / "x.json").is_file()
+
+
+def test_inputs_are_a_function_of_seed_family_and_number(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from random import Random
+import fault_campaign as campaign
+from faults.results import copy, remove
+from faults.trial import Setting
+world = campaign.World(Path(sys.argv[1]))
+world.build()
+def harms(seed, family, number):
+    trial = campaign.FAMILIES[family](Random(f"{seed} {family} {number}"), world)
+    remove(world.root)
+    copy(world.folder / "pristine", world.root)
+    return [step.command for step in trial.steps], [harm(Setting(world.root)) for harm in trial.harms]
+for family in campaign.FAMILIES:
+    assert harms(7, family, 0) == harms(7, family, 0), family
+    assert harms(7, family, 0) != harms(7, family, 1) != harms(8, family, 1), family
+"""
+    done = run("-c", code, tmp_path, cwd=ROOT / "scripts")
+    assert done.returncode == 0, done.stderr
