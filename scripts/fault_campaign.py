@@ -29,6 +29,7 @@ of them again.
 
 import argparse
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -139,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--family", choices=FAMILIES, nargs="+", default=list(FAMILIES), help="only these (default: all)")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for inputs that failed (default: a temporary one)")
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left behind
     tokenizer()  # before the first fork, so that no process has to read it
     with tempfile.TemporaryDirectory(prefix="rcnn-faults-") as folder:
         keep = args.keep or Path(tempfile.mkdtemp(prefix="rcnn-failures-"))

@@ -114,7 +114,11 @@ def harms(seed, family, number):
     trial = campaign.FAMILIES[family](Random(f"{seed} {family} {number}"), world)
     remove(world.root)
     copy(world.folder / "pristine", world.root)
-    return [step.command for step in trial.steps], [harm(Setting(world.root)) for harm in trial.harms]
+    setting = Setting(world.root)
+    done = [harm(setting) for harm in trial.harms]
+    for clean in setting.after:
+        clean()
+    return [step.command for step in trial.steps], done
 for family in campaign.FAMILIES:
     assert harms(7, family, 0) == harms(7, family, 0), family
     assert harms(7, family, 0) != harms(7, family, 1) != harms(8, family, 1), family

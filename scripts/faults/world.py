@@ -112,6 +112,7 @@ class World:
         code = 70
         try:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.chdir(setting.root)
             for descriptor, path in enumerate([os.devnull, *texts]):
                 os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), descriptor)
