@@ -124,7 +124,7 @@ def disk(rng: Random, world: World) -> Trial:
     """With too little room a command ends in a line; with room again it ends as if nothing had been."""
     harms, command, same = work(rng, world)
     kind, number = rng.choice(["limit", "calls", "change", "disk", "disk"]), rng.randrange(1, 25)
-    size = rng.choice([0, 100, 1000, 4000, 10_000, 50_000])
+    size = rng.choice([15_000, 20_000, 30_000, 50_000, 80_000])  # what is printed goes to a file, too
     if kind == "disk":
         places = {"train": ["other", "cache"], "evaluate": ["run/scores", "cache"], "describe": ["."]}[command[0]]
         harms.append(small_disk(rng, places) if command[0] != "describe" else argument("--quiet"))

@@ -108,12 +108,8 @@ def line_changed(rng: Random, data: bytes) -> tuple[str, bytes]:
 
 def sentence_changed(rng: Random, data: bytes) -> tuple[str, bytes]:
     """A name or a sentence of a corpus is another."""
-    try:
-        tree = json.loads(data)
-        found = [place for place in places(tree) if isinstance(place[0][place[1]], str)]
-        container, key, path = rng.choice(found)
-    except (ValueError, TypeError, IndexError):
-        return bytes_changed(rng, data)
+    tree = json.loads(data)
+    container, key, path = rng.choice([place for place in places(tree) if isinstance(place[0][place[1]], str)])
     container[key] = rng.choice(LINES)
     return f"{'.'.join(map(str, path))} = {short(container[key])}", dump(tree)
 

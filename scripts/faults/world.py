@@ -102,7 +102,7 @@ class World:
             _, status, usage = os.wait4(process, 0)
         code = os.waitstatus_to_exitcode(status)
         if code == -signal.SIGXCPU:
-            exceeded = f"{bounds.CPU} s of bounds.CPU"
+            exceeded = f"{bounds.CPU} s of CPU"
         elif usage.ru_maxrss * 1024 > bounds.MEMORY:
             exceeded = f"{bounds.MEMORY >> 30} GB: it took {usage.ru_maxrss / 2**20:.1f}"
         out, err = (path.read_bytes()[: 1 << 20].decode(step.encoding.split(":")[0], "surrogateescape") for path in texts)
