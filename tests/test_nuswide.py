@@ -173,7 +173,7 @@ def test_files_are_found_in_the_official_subfolders_or_flat_in_any_case(tmp_path
 
 def test_files_of_similar_names_are_not_taken(tmp_path):
     write(tmp_path)
-    for other in ("NUS_WID_Tags/AllTags81.txt", "ImageList/TrainImagelist.txt", "Groundtruth/A/Labels_airport_Test.txt"):
+    for other in ("NUS_WID_Tags/AllTags81.txt", "ImageList/TrainImagelist.txt", "Groundtruth/A/Labels_airport_Train.txt"):
         (tmp_path / other).parent.mkdir(exist_ok=True)
         (tmp_path / other).write_text("not this")
     assert labels(tmp_path)[1] == EXPECTED
