@@ -13,7 +13,7 @@ from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError, 
 from typing_extensions import TypedDict
 
 from rcnn.files import must_be_regular, read_bytes
-from rcnn.printing import short
+from rcnn.printing import explain, short
 from rcnn.text.classes import ClassList
 
 MOST = 2 << 30  # bytes; the largest official file has some 450 MB
@@ -40,7 +40,7 @@ class Annotation(TypedDict):
     category_id: ID
 
 
-class Instances(TypedDict, total=False):  # an error about the whole would make Python objects of all of it
+class Instances(TypedDict, total=False):  # since an error about the whole would make Python objects of all of it
     """What is used of an annotation file; the rest, such as segmentations, is not kept."""
 
     images: Annotated[list[Image], FailFast()]
@@ -105,15 +105,15 @@ def labels(files: Mapping[str, Path], classes: ClassList) -> tuple[list[str], np
 
 
 def _open(path: Path) -> COCO:
+    data = read_bytes(path, MOST).removeprefix(codecs.BOM_UTF8)
+    if data.lstrip().startswith(b"["):
+        raise ValueError(f"{path} is not a COCO annotation file: it is a list, as files of results are")
     try:
-        content = SCHEMA.validate_json(read_bytes(path, MOST).removeprefix(codecs.BOM_UTF8))
+        content = SCHEMA.validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if first["type"] == "json_invalid":
-            raise ValueError(f"{path} is not JSON, perhaps only half downloaded: {first['msg']}") from None
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        found = "" if first["type"] == "missing" else f", got {short(first['input'])}"
-        raise ValueError(f"{path} is not a COCO annotation file: {where}: {first['msg']}{found}") from None
+        invalid = error.errors(include_input=False)[0]["type"] == "json_invalid"
+        what = "JSON, perhaps only half downloaded" if invalid else "a COCO annotation file"
+        raise ValueError(f"{path} is not {what}: {explain(error)}") from None
     if missing := [key for key in Instances.__annotations__ if key not in content]:
         raise ValueError(f"{path} is not a COCO annotation file: it has no {', '.join(missing)}")
     images, categories = content["images"], content["categories"]

@@ -104,8 +104,15 @@ def remember(
     path = Path(folder) / f"labels_{key[:32]}.safetensors"
     sweep(folder)
     try:
-        return _unpack(*checkpoint.read(path))
-    except (FileNotFoundError, ValueError):  # none yet, or a damaged one
+        bits, kept = checkpoint.read(path, _Kept)
+        shape = len(kept["names"]), kept["classes"]
+        size = shape[0] * shape[1]
+        checkpoint.require(path, bits, positive=(-(-size // 8),), negative=(-(-size // 8),))
+        positive, negative = (
+            np.unpackbits(bits[name].numpy(), count=size).view(np.int8).reshape(shape) for name in ("positive", "negative")
+        )
+        return kept["names"], np.subtract(positive, negative, out=positive)
+    except (FileNotFoundError, ValueError, TypeError):  # none yet; a damaged one; bits of another type
         names, labels = parse()
         bits = {name: torch.from_numpy(np.packbits(labels == sign)) for name, sign in (("positive", 1), ("negative", -1))}
         checkpoint.write(path, bits, names=names, classes=labels.shape[1])
@@ -116,15 +123,3 @@ class _Kept(BaseModel):
     model_config = ConfigDict(strict=True)
     names: list[str]
     classes: NonNegativeInt
-
-
-def _unpack(bits, metadata):
-    """What `remember` keeps, as it was; ValueError where it is anything else."""
-    kept = _Kept(**metadata)
-    shape = len(kept.names), kept.classes
-    size = shape[0] * shape[1]
-    expected = dict.fromkeys(("positive", "negative"), (torch.uint8, (-(-size // 8),)))
-    if expected != {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in bits.items()}:
-        raise ValueError(f"expected the bits of {shape[0]} x {shape[1]} labels")
-    positive, negative = (np.unpackbits(bits[name].numpy(), count=size).view(np.int8).reshape(shape) for name in expected)
-    return kept.names, np.subtract(positive, negative, out=positive)
