@@ -255,14 +255,18 @@ def test_what_could_not_be_verified_and_other_counts_than_the_official_ones_are_
     assert lines[3].startswith("ZSL: ")
 
 
-def test_names_are_printed_without_changes_of_direction(check, world):
-    (world[0] / "images" / "00004.jpg").unlink()
-    os.rename(world[0] / "images", world[0] / "im\u202egpj")
-    for allowed in (False, True):
-        code, found, out = check(f"dataset.images={world[0]}/im\u202egpj", f"dataset.allow_missing={allowed}")
-        assert code == 1 - allowed
-        assert r"im\u202egpj/00004.jpg" in found["images and labels"][1]
-        assert "\u202e" not in out.split("next: ")[0]
+def test_what_is_said_of_a_file_is_printed_without_control_characters(check, monkeypatch):
+    monkeypatch.setattr(coco, "unverified", lambda *_: "\x1b[31m\u202e")
+    assert r"not verified: \x1b[31m\u202e" in check()[1]["images and labels"][1]
+
+    def refuse(*_):
+        raise ValueError("\x1b[31m\u202e" + "x" * 9999)
+
+    monkeypatch.setattr(coco, "labels", refuse)
+    *_, out = checked = check("cache=null")
+    expect_missing(checked, "images and labels", r"\x1b[31m\u202exxx")
+    assert len(out) < 3000
+    assert "\x1b" not in out
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rcnn.config import DatasetConfig
 from rcnn.datasets import DATASETS, nuswide
 from rcnn.datasets.images import read_images
+from rcnn.files import digest
 from rcnn.text.classes import ClassList
 
 CLASSES = ClassList(("sky", "dog", "airport", "Beach"), 2)
@@ -378,11 +379,13 @@ def test_a_cut_test_list_is_refused_where_the_test_images_have_labels_of_their_o
         labels(repeat(tmp_path))
 
 
-def test_images_are_counted_to_be_compared_with_the_official_numbers(dataset):
-    assert read(*dataset).counts == {"test images": 3, "images in all": 5}
-    write(dataset[0], TestImagelist=[IMAGES[i] for i in TESTED[:2]])
-    assert read(*dataset).counts == {"test images": 2, "images in all": 5}
-    assert set(DATASETS["nuswide"].counts) == {"test images", "images in all"}
+def test_images_and_tags_are_counted_to_be_compared_with_the_official_numbers(dataset, monkeypatch):
+    root, _ = dataset
+    monkeypatch.setattr(nuswide, "TAGS", digest([tag.lower() for tag in TAGS]))
+    assert read(*dataset).counts == {"test images": 3, "images in all": 5, "tags in the official order": 4}
+    write(root, TestImagelist=[IMAGES[i] for i in TESTED[:2]], TagList1k=TAGS[::-1])
+    assert read(*dataset).counts == {"test images": 2, "images in all": 5, "tags in the official order": 0}
+    assert DATASETS["nuswide"].counts.keys() == read(*dataset).counts.keys()
 
 
 @pytest.mark.parametrize("target", [".", "ImageList", "Groundtruth"])

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from rcnn.files import must_be_regular, open_regular, read_text
+from rcnn.files import digest, must_be_regular, open_regular, read_text
 from rcnn.printing import short
 from rcnn.progress import progress
 from rcnn.text.classes import ClassList
 
 LISTS = ("taglist1k.txt", "imagelist.txt", "testimagelist.txt", "alltags1k.txt")  # found in any subfolder, in any case
 TEST_TAGS = "test_tags1k.dat"  # the lines of AllTags1k.txt that are of test images, in the order of TestImagelist.txt
+TAGS = "a21ab61b16ebef24f092a54d9ac8b5b29e6d393270282817d193b903f0f051e5"  # digest of the official TagList1k.txt, as read
 FOLDERS = 10_000  # searched at most; the official data set has a dozen, and some 700 of images
 MOST_LIST = 1 << 26  # bytes; the official Imagelist.txt has 10 MB
 BLOCK = 1 << 20  # bytes parsed at a time, at least a line
@@ -70,8 +71,10 @@ def _identity(folder):
 
 
 def counts(files: Mapping[str, Path]) -> dict[str, int]:
-    """How many images the whole data set has, with those for training."""
-    return {"images in all": len(_lines(files["imagelist.txt"], _image))}
+    """How many images there are with those for training, and tags: a list in another order gives other labels, unseen."""
+    tags = _lines(files["taglist1k.txt"], str.lower)
+    every = _lines(files["imagelist.txt"], _image)
+    return {"images in all": len(every), "tags in the official order": len(tags) * (digest(tags) == TAGS)}
 
 
 def unverified(files: Mapping[str, Path], classes: ClassList) -> str:
