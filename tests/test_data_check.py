@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -262,8 +261,8 @@ def test_what_is_said_of_a_file_is_printed_without_control_characters(check, mon
     def refuse(*_):
         raise ValueError("\x1b[31m\u202e" + "x" * 9999)
 
-    monkeypatch.setattr(coco, "labels", refuse)
-    *_, out = checked = check("cache=null")
+    monkeypatch.setattr(coco, "find", refuse)
+    *_, out = checked = check()
     expect_missing(checked, "images and labels", r"\x1b[31m\u202exxx")
     assert len(out) < 3000
     assert "\x1b" not in out
