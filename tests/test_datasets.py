@@ -279,8 +279,8 @@ def test_a_pipe_in_place_of_the_cache_is_replaced(kept, in_time):
 
 def test_what_killed_processes_left_in_the_cache_is_removed(kept):
     read, path = kept
-    old = path.with_name(f".{path.name}.{2**22 + 1}")  # of no process that can be
-    new = path.with_name(f".{path.name}.{2**22 + 2}")
+    old = path.with_name(f".{path.name}.{2**22 + 1}.rcnn")  # of no process that can be
+    new = path.with_name(f".{path.name}.{2**22 + 2}.rcnn")
     old.touch()
     new.touch()
     os.utime(old, (time.time() - 2 * files.DAY,) * 2)
