@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from pycocotools.coco import COCO
 from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError, with_config
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
 from rcnn.files import must_be_regular, read_bytes
 from rcnn.printing import explain, short

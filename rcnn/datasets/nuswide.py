@@ -126,7 +126,8 @@ def _verify(path, found, width, columns):
     if differ := int((again != found).any(1).sum()):
         raise ValueError(
             f"{path}: {differ:,} of {len(found):,} test images have other labels than Imagelist.txt gives them: the image "
-            "lists and the labels are not in the same order, or of different origin; get all of NUS-WIDE's text files anew"
+            "lists and the labels are not in the same order, or of different origin; get all of NUS-WIDE's text files anew, "
+            f"or take {path.name} away to go on unverified"
         )
 
 
