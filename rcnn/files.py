@@ -46,10 +46,9 @@ def must_be_regular(path: str | Path) -> None:
 def read_bytes(path: str | Path, most: int = MOST_JSON) -> bytes:
     """The bytes of a regular file; ValueError if it has more than `most`."""
     with open_regular(path) as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"{path} has more than {most:,} bytes, which is no file of this kind")
-    return data
+        if os.fstat(file.fileno()).st_size > most:
+            raise ValueError(f"{path} has more than {most:,} bytes, which is no file of this kind")
+        return file.read(most)
 
 
 def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
