@@ -214,7 +214,7 @@ def test_sentences_of_another_form_are_found_by_class_name(tmp_path):
     ("text", "said"),
     [
         ("[]", "expected JSON {class name: "),
-        ("{", "expected JSON {class name: "),
+        ("{", "is not JSON, perhaps only half written"),
         ('{"dog": ["a dog."], "cat": []}', "no sentences for 2 of 3 classes: traffic light, cat"),
         ('{"dog": "a dog.", "cat": ["x"], "traffic light": ["y"]}', "expected a list of sentences"),
     ],

@@ -216,8 +216,8 @@ def test_a_cut_safetensors_file_is_refused(write):
         ('{"cat": ["a"], "dog": [3], "hot dog": ["c"], "bird": ["d"]}', "expected a list of sentences for every class"),
         ('["cat", "dog"]', "expected JSON {class name: [sentences]}"),
         ("5", "expected JSON {class name: [sentences]}"),
-        ('{"cat": ', "expected JSON {class name: [sentences]}"),
-        ("", "expected JSON {class name: [sentences]}"),
+        ('{"cat": ', "is not JSON, perhaps only half written"),
+        ("", "is not JSON, perhaps only half written"),
     ],
 )
 def test_sentences_that_do_not_describe_every_class_are_refused_before_the_clip_is_loaded(tmp_path, content, said):
