@@ -1,6 +1,7 @@
 """The file of CLIP's weights: found or downloaded, checked, and read in any of the three formats it comes in."""
 
 import contextlib
+import os
 import sys
 import warnings
 import zipfile
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from rcnn.files import must_be_regular, open_regular
 from rcnn.printing import cut, short
 
+MOST_EXPANSION = 20  # of a weights archive, whose numbers are hardly ever compressed
 OPENAI_HOST = "openaipublic"  # in the addresses of the archives that OpenAI published
 
 
@@ -83,13 +85,16 @@ def read_weights(path: Path, sha256: str, trust_torchscript: bool = False) -> tu
             must_be_regular(path)
             with safe_open(path, framework="pt") as file:
                 return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    is_published = sha256 in published_sha256()
     with open_regular(path) as file:
-        if _is_torchscript(file):
-            if sha256 not in published_sha256() and not trust_torchscript:
-                raise ValueError(
-                    f"{path} is a TorchScript archive, a program that runs on loading, and its SHA-256 {sha256} is none "
-                    "that OpenAI published; if you trust its source set clip.trust_torchscript=true"
-                )
+        with _damage_as_error(f"{path} holds no state dict; it is a damaged archive, perhaps only half downloaded"):
+            is_program = any(name.endswith("/constants.pkl") for name in _entries(file, check=not is_published))
+        if is_program and not is_published and not trust_torchscript:
+            raise ValueError(
+                f"{path} is a TorchScript archive, a program that runs on loading, and its SHA-256 {sha256} is none "
+                "that OpenAI published; if you trust its source set clip.trust_torchscript=true"
+            )
+        if is_program:
             with _damage_as_error(f"{path} is a damaged TorchScript archive"):
                 return torch.jit.load(file, map_location="cpu").state_dict(), {}
         with _damage_as_error(f"{path} holds no state dict that loads with weights_only=True"):
@@ -107,18 +112,21 @@ def _damage_as_error(said: str) -> Iterator[None]:
         with warnings.catch_warnings():  # torch warns of what it finds odd: OpenAI's own format, and damage
             warnings.simplefilter("ignore")
             yield
-    except MemoryError:
-        raise
     except Exception as error:
         raise ValueError(f"{said}: {cut(' '.join(str(error).split()) or type(error).__name__)}") from None
 
 
-def _is_torchscript(file: BinaryIO) -> bool:
-    """Whether a file is a TorchScript archive; torch.load refuses one that is damaged such that it is not seen here."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except Exception:  # zipfile raises many kinds for a damaged archive
-        return False
-    finally:
-        file.seek(0)
+def _entries(file: BinaryIO, check: bool) -> list[str]:
+    """Names of what a zip archive holds, none of another file; `check` the checksums, which torch does not look at."""
+    is_archive = file.read(4) == b"PK\3\4"  # by which torch tells, too
+    file.seek(0)
+    if not is_archive:
+        return []
+    with zipfile.ZipFile(file) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > MOST_EXPANSION * os.fstat(file.fileno()).st_size:
+            raise ValueError("its parts would expand to many times its size")
+        if check and (damaged := archive.testzip()):
+            raise ValueError(f"{damaged} does not have its checksum")
+        names = archive.namelist()
+    file.seek(0)
+    return names

@@ -159,7 +159,9 @@ def encode(model: clip.Clip, corpus: Corpus, cache: str | Path | None = None) ->
         tokens = clip.tokenize(list(distinct), len(model.text.positional_embedding))
         features = model.text.encode(tokens, progress=lambda groups: progress(groups, "encode sentences"))
         if not features.isfinite().all():
-            raise ValueError(f"clip: the text tower of {model.model} gives features that are not finite; its weights are damaged")
+            raise ValueError(
+                f"clip: the text tower of {model.model} gives features that are not finite; its weights are damaged"
+            )
         if path:
             checkpoint.write(path, {"features": features})
     return EncodedCorpus(features[[distinct[s] for s in corpus.sentences]], corpus.targets, corpus.num_classes)
