@@ -272,8 +272,8 @@ def test_json_that_is_no_corpus_is_refused_in_one_short_line(tmp_path, text):
     refused(corpus.from_sentences, path)
 
 
-def test_a_million_wrong_entries_and_names_of_any_length_are_refused_in_one_short_line(tmp_path):
-    (path := tmp_path / "corpus.json").write_text(json.dumps(dict.fromkeys(map(str, range(10**6)), 5)))
+def test_many_wrong_entries_and_names_of_any_length_are_refused_in_one_short_line(tmp_path):
+    (path := tmp_path / "corpus.json").write_text(json.dumps(dict.fromkeys(map(str, range(10**5)), 5)))
     assert "class 0: expected" in refused(corpus.load, path)
     path.write_text(json.dumps({"a" * 10**6: {"node_name": 5}}))
     refused(corpus.load, path)

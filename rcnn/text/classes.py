@@ -88,6 +88,8 @@ def parse_name(line: str) -> tuple[str, str]:
     if bracket > 0 and name.endswith("]"):
         name, note = name[:bracket], name[bracket + 1 : -1].strip()
     name = name.replace("_", " ").strip()  # "_" stands for a space, as in the lists of NUS-WIDE's tools
+    if not name:
+        raise ValueError(f"expected a class name, got {short(line)}")
     _must_be_class(name, note)
     return name, note
 
@@ -102,7 +104,7 @@ def _must_be_class(name, note):
         if printable(text) != text:
             raise ValueError(f"a class name has characters that cannot be printed: {short(text)}")
     if not name.strip():
-        raise ValueError(f"expected a class name, got {short(name)}, which is empty")
+        raise ValueError(f"expected a class name, got {short(name)}")
 
 
 def _folded(name):
