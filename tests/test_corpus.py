@@ -265,7 +265,9 @@ def test_a_sentence_that_is_none_is_refused_with_its_place_in_both_forms_of_file
     assert "at 1 (" in line
 
 
-@pytest.mark.parametrize("text", ["null", "5", "[" * 100_000, '{"0":' * 100_000, "NaN", '"' + "a" * 1_200_000 + '"', "9" * 400])
+@pytest.mark.parametrize(
+    "text", ["null", "5", "[" * 100_000, '{"0":' * 100_000, "NaN", '"' + "a" * 1_200_000 + '"', "9" * 400, "9" * 5000]
+)
 def test_json_that_is_no_corpus_is_refused_in_one_short_line(tmp_path, text):
     (path := tmp_path / "corpus.json").write_text(text)
     refused(corpus.load, path)

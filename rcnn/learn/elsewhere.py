@@ -13,7 +13,7 @@ from rcnn import checkpoint
 from rcnn.clip import Clip
 from rcnn.files import must_be_regular
 from rcnn.learn import class_embeddings
-from rcnn.printing import cut, short
+from rcnn.printing import explain, short
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList
 
@@ -72,8 +72,7 @@ def _read_tensor(path):
         rows, metadata = checkpoint.read(path)
         return rows[metadata["method"]], NAMES.validate_python(metadata["class_names"]), metadata["identity"]["clip"]
     except Exception as error:  # a damaged file, a type that torch lacks, metadata of another form
-        found = cut(" ".join(f"{type(error).__name__}: {error}".split()))
         raise ValueError(
             f'{path}: expected a safetensors file of one tensor (C, D) with the metadata "class_names", a JSON list; or the '
-            f"class_embeddings.safetensors of a run ({found})"
+            f"class_embeddings.safetensors of a run ({explain(error)})"
         ) from None
