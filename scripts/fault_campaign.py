@@ -28,6 +28,7 @@ of them again.
 """
 
 import argparse
+import os
 import re
 import signal
 import sys
@@ -41,6 +42,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when it is imported
 
 from faults.images import images
 from faults.labels import annotations

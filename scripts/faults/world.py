@@ -120,7 +120,7 @@ class World:
             sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), encoding, errors)
             sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), encoding, "backslashreplace", line_buffering=True)
             sys.argv = ["rcnn"]
-            os.environ |= {"OPENAI_API_KEY": KEY, "HF_HUB_OFFLINE": "1"}
+            os.environ["OPENAI_API_KEY"] = KEY
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             resource.setrlimit(resource.RLIMIT_CPU, (bounds.CPU, bounds.CPU + 2))
             torch.set_num_threads(1)  # the pool of threads does not survive a fork
