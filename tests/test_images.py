@@ -12,7 +12,7 @@ from rcnn import provenance
 from rcnn.config import DatasetConfig
 from rcnn.datasets import coco, images
 from rcnn.datasets.images import read_images
-from rcnn.predict import find_images
+from rcnn.photos import find_images
 from rcnn.text.classes import ClassList
 
 NAMES = ["c.jpg", "sub/a.jpg", "b.jpg", "d.jpg"]
