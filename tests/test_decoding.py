@@ -291,12 +291,35 @@ def test_what_libtiff_writes_to_stderr_by_itself_is_not_seen(tmp_path, capfd, ki
     assert capfd.readouterr().err == ""
 
 
+READ = """
+import sys
+from rcnn.score.reading import read_rgb, reason
+
+try:
+    print(read_rgb(sys.argv[1], 9).size)
+except Exception as error:
+    print(reason(error))
+"""
+
+
 def test_a_tiff_is_read_where_stderr_is_closed(pictures, tmp_path):
     Image.open(pictures[0]).save(tmp_path / "x.tif", compression="tiff_lzw")
-    code = "import os, sys; os.close(2); from rcnn.score import reading; print(reading.read_rgb(sys.argv[1], 9).size)"
-    command = [sys.executable, "-c", code, tmp_path / "x.tif"]
+    command = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", READ, tmp_path / "x.tif"]
     ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     assert ended.stdout == "(40, 30)\n"
+
+
+def test_what_pillow_warns_of_or_logs_is_not_seen(pictures, tmp_path):
+    Image.open(pictures[0]).save(tmp_path / "x.tif")
+    data = (tmp_path / "x.tif").read_bytes()
+    samples = b"\x15\x01\x03\x00\x01\x00\x00\x00"  # the tag of samples per pixel, and that it has one value
+    for change in (b"\xff\xff", b"\x03\x00\xff"):
+        assert samples in data
+        at = data.index(samples) + len(samples)
+        (tmp_path / "x.tif").write_bytes(data[:at] + change + data[at + len(change) :])
+        command = [sys.executable, "-W", "error", "-c", READ, tmp_path / "x.tif"]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert (len(ended.stdout.splitlines()), ended.stderr) == (1, "")
 
 
 MEMORY = """

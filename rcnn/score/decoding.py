@@ -9,6 +9,7 @@ import mmap
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -135,7 +136,8 @@ class _Worker:
 def _work(theirs: Connection, connection: Connection, room: np.ndarray, decode: Decode) -> None:
     """What a process does until the one that started it ends, in whatever way."""
     theirs.close()  # else the connection would never end, since this process holds its other end as well
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries in C write there when they abort
+    if sys.stderr is not None:  # else it is closed, and its number may be another file's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries in C write there when they abort
     with contextlib.suppress(EOFError, OSError):
         while True:
             place, indices = connection.recv()

@@ -5,7 +5,9 @@ PNG, 8 MB for a PNG with transparency, 17 MB for WebP, 20 MB for JPEG 2000.
 """
 
 import contextlib
+import logging
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -21,6 +23,8 @@ with contextlib.suppress(ImportError):  # an optional package
     from pillow_heif import register_heif_opener
 
     register_heif_opener()
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # without a handler, its errors would be printed
 
 AnyImage = str | Path | Image.Image | np.ndarray  # a file, a PIL image of any mode, or an array (H, W, 3) of uint8
 
@@ -55,10 +59,10 @@ def read_rgb(image: AnyImage, side: int, upright: bool = False, max_pixels: int 
         if isinstance(image, str | Path):
             file = stack.enter_context(open_regular(image))
             image = stack.enter_context(_open(file, side, max_pixels))
-            if image.format == "TIFF" and file.fileno() != 2:  # which it has where stderr is closed
-                stack.enter_context(_silent_libraries())
         elif isinstance(image, np.ndarray):
             image = from_array(image)
+        if image.format == "TIFF":
+            stack.enter_context(_silent_libtiff())
         image.load()
         return to_rgb(_turned_upright(image) if upright else image)
 
@@ -130,14 +134,12 @@ def _silence() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _silent_libraries() -> Iterator[None]:
+def _silent_libtiff() -> Iterator[None]:
     """Drop what libtiff writes to stderr by itself; what makes an image unreadable is raised as well."""
-    try:
-        stderr = os.dup(2)
-    except OSError:  # it is closed
+    if sys.stderr is None:  # it is closed, and its number may be another file's
         yield
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         yield
