@@ -391,7 +391,21 @@ def test_an_image_that_was_given_is_left_as_it_is(pictures):
 def test_a_reason_is_one_printable_line(tmp_path):
     path = tmp_path / "a\nb\x1b[31m.jpg"
     path.write_bytes(b"no image")
-    assert only_reason(path) == "it is damaged, or not an image of a known format"
+    assert only_reason(path) == "cannot identify image: it is damaged, or of no known format"
     assert only_reason(tmp_path / "c\nd\x1b[31m.jpg").isprintable()
     assert len(reading.reason(ValueError("x" * 10**6))) < 250
     assert reading.reason(MemoryError()) == "MemoryError"
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((0, 4, 3), np.uint8), "it has no pixels"),
+        (Image.new("L", (5, 0)), "it has no pixels"),
+        (None, "expected a path, a PIL image or an array, got NoneType"),
+        (b"x.jpg", "expected a path, a PIL image or an array, got bytes"),
+        ("a\0b", "embedded null byte"),
+    ],
+)
+def test_what_is_no_image_is_reported(image, said):
+    assert only_reason(image, workers=0) == said

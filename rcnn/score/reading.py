@@ -61,6 +61,8 @@ def read_rgb(image: AnyImage, side: int, upright: bool = False, max_pixels: int 
             image = stack.enter_context(_open(file, side, max_pixels))
         elif isinstance(image, np.ndarray):
             image = from_array(image)
+        elif not isinstance(image, Image.Image):
+            raise ValueError(f"expected a path, a PIL image or an array, got {type(image).__name__}")
         if image.format == "TIFF":
             stack.enter_context(_silent_libtiff())
         image.load()
@@ -76,6 +78,8 @@ def from_array(array: np.ndarray) -> Image.Image:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """The image as RGB: transparency is dropped, 16-bit greys keep their upper 8 bits, EXIF rotation is ignored."""
+    if 0 in image.size:
+        raise ValueError("it has no pixels")
     if image.mode.startswith("I"):
         # "I" has 32 bits a pixel; of those with 16, Pillow calculates with "I;16" alone
         image = image if image.mode in ("I", "I;16") else image.convert("I")
@@ -88,7 +92,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def reason(error: Exception) -> str:
     """Why an image cannot be read, as one line."""
     if isinstance(error, UnidentifiedImageError):
-        return "it is damaged, or not an image of a known format"
+        return "cannot identify image: it is damaged, or of no known format"
     return printable(cut(str(error) or type(error).__name__))
 
 
