@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from rcnn import predict, runtime, tagger
 from rcnn.learn import class_embeddings, losses
 from rcnn.photos import find_images
+from rcnn.score import reading, views
 from rcnn.tagger import Tagger
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList, parse_name
@@ -352,6 +354,22 @@ def names_skipped(stderr):
     """{path: why} as predict says it."""
     lines = (line.removeprefix("skipped ").partition(": ") for line in stderr.splitlines() if line.startswith("skipped "))
     return {path: why for path, _, why in lines}
+
+
+def test_predict_names_an_image_that_kills_the_process_which_decodes_it_and_tags_the_others(photos, names, monkeypatch):
+    def read_or_die(image, *arguments):
+        if Path(image).name == "deadly.jpg":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return reading.read_rgb(image, *arguments)
+
+    monkeypatch.setattr(views, "read_rgb", read_or_die)
+    for name in ("b.jpg", "deadly.jpg", "z.jpg"):
+        (photos / name).write_bytes((photos / "a.jpg").read_bytes())
+    stdout, stderr = rcnn("predict", photos, *names, code=1)
+    assert [Path(line.split()[0]).name for line in stdout.splitlines()] == ["a.jpg", "b.jpg", "z.jpg"]
+    assert names_skipped(stderr) == {
+        str(photos / "deadly.jpg"): "the process that decoded it was killed, perhaps for want of memory"
+    }
 
 
 def test_predict_names_what_it_does_not_read_and_exits_1(photos, names, tmp_path):
