@@ -6,7 +6,7 @@ import difflib
 import functools
 import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -14,6 +14,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rcnn.datasets import DATASETS
+from rcnn.files import read_text
+from rcnn.printing import UNPRINTABLE, cut, explain, short
+
+MOST = 1 << 16  # characters of a configuration, and of a value on the command line
 
 # What an option shapes, which decides everything else about it: what may differ between runs in one folder, which scores can
 # be used again, which results can be averaged. Files are told apart by their content, never by an option that is a path.
@@ -34,7 +38,7 @@ def option(default: Any, text: str, shapes: str, path: bool = False, **bounds: A
     return Field(default, description=text, json_schema_extra={"shapes": shapes, "path": path}, **bounds)
 
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
 Side = Annotated[int, Field(ge=1, le=16)]
 
 
@@ -49,6 +53,8 @@ class Section(BaseModel):
         """Lists become tuples; PyYAML reads 1e-4 as a string; 5.0 is a good whole number."""
         kind = cls.model_fields[info.field_name].annotation
         kinds = (kind, *get_args(kind))
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
         if isinstance(value, list):
             return tuple(value)
         if isinstance(value, str) and {float, int} & set(kinds):
@@ -58,13 +64,18 @@ class Section(BaseModel):
 
     @field_validator("*", mode="after")
     @classmethod
-    def _absolute(cls, value, info):
+    def _clean(cls, value, info):
         known = cls.model_fields[info.field_name].json_schema_extra
-        if not value or not known or not known["path"]:
-            return value
-        if isinstance(value, dict):
-            return {name: os.path.abspath(os.path.expanduser(place)) for name, place in value.items()}
-        return os.path.abspath(os.path.expanduser(value))
+        if value and known and known["path"]:
+            value = {n: _absolute(p) for n, p in value.items()} if isinstance(value, dict) else _absolute(value)
+        for text in (*value, *value.values()) if isinstance(value, dict) else [value]:
+            if isinstance(text, str) and (odd := UNPRINTABLE.search(text.replace("\n", ""))):
+                raise ValueError(f"expected text without control characters that UTF-8 can write, not {short(odd[0])}")
+        return value
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 class ClipConfig(Section):
@@ -89,23 +100,25 @@ class TrainConfig(Section):
     method: Literal["names", "closed_form"] = option(
         "names", "names: the paper's; closed_form: their optimum (ours)", "learning"
     )
-    tokens: int = option(4, "N_c, learnable vectors per class name", "learning", ge=1)
+    tokens: int = option(4, "N_c, learnable vectors per class name", "learning", ge=1, le=70)
     pair_weight: float | Literal["auto"] = option(0.2, "λ; auto: as strong as at COCO (ours)", "learning")
-    epochs: int = option(30, "passes over the sentences", "learning", ge=1)
-    batch_size: int = option(512, "sentences a step; the last incomplete batch is dropped", "learning", ge=1)
-    learning_rate: float = option(1e-4, "of SGD, where the cosine starts", "learning", ge=0)
-    warmup_rate: float = option(1e-5, "constant rate of the first epoch", "learning", ge=0)
-    momentum: float = option(0.9, "of SGD", "learning", ge=0)
-    weight_decay: float = option(5e-4, "of SGD", "learning", ge=0)
+    epochs: int = option(30, "passes over the sentences", "learning", ge=1, le=100_000)
+    batch_size: int = option(512, "sentences a step; the last incomplete batch is dropped", "learning", ge=1, le=10**7)
+    learning_rate: float = option(1e-4, "of SGD, where the cosine starts", "learning", ge=0, le=1e6)
+    warmup_rate: float = option(1e-5, "constant rate of the first epoch", "learning", ge=0, le=1e6)
+    momentum: float = option(0.9, "of SGD", "learning", ge=0, lt=1)
+    weight_decay: float = option(5e-4, "of SGD", "learning", ge=0, le=1)
     amp: bool = option(False, "bfloat16 text tower on CUDA; float32 otherwise", "learning")
     ablation: bool = option(True, "also learn names without the pair-based loss, the row CNR of Table 3", "rows")
-    centring: float = option(0.5, "κ of the row 'centred': class-name embeddings minus κ × their mean, a control", "rows")
+    centring: float = option(
+        0.5, "κ of the row 'centred': class-name embeddings minus κ × their mean, a control", "rows", ge=0, le=100
+    )
 
     @field_validator("pair_weight")
     @classmethod
-    def _not_negative(cls, weight):
-        if weight != "auto" and weight < 0:
-            raise ValueError("expected auto or a number from 0")
+    def _in_bounds(cls, weight):
+        if weight != "auto" and not 0 <= weight <= 1e6:
+            raise ValueError("expected auto or a number from 0 to 1e6")
         return weight
 
 
@@ -117,29 +130,29 @@ class DatasetConfig(Section):
     annotations: str | None = option(None, "file or folder with the labels; null: nothing to evaluate on", "metrics", path=True)
     allow_missing: bool = option(False, "leave out images that are missing or unreadable, and say so in every table", "metrics")
     keep_unlabelled: bool = option(False, "also use images that show none of the classes, as other papers do", "metrics")
-    expected_images: dict[Literal["zsl", "gzsl"], int] = option(
+    expected_images: dict[Literal["zsl", "gzsl"], Positive] = option(
         {}, "images with a positive label that the test set has", "metrics"
     )
 
 
 class EvaluateConfig(Section):
-    grids: tuple[Side, ...] = option((2, 3), "MSSA: snippets on a side; [2, 3] cuts 4 and 9", "scores")
-    temperature: float = option(1 / 20, "τ_s; the paper names none, the authors' code has 1/20", "scores", gt=0)
+    grids: tuple[Side, ...] = option((2, 3), "MSSA: snippets on a side; [2, 3] cuts 4 and 9", "scores", max_length=8)
+    temperature: float = option(1 / 20, "τ_s; the paper names none, the authors' code has 1/20", "scores", ge=1e-6, le=1e6)
     precision: Literal["auto", "float32", "bf16", "fp16"] = option("auto", "auto: fp16 on CUDA, else float32", "scores")
-    batch_size: int = option(16, "images at a time", "digits", ge=1)
+    batch_size: int = option(16, "images at a time", "digits", ge=1, le=100_000)
     compile: bool = option(False, "torch.compile the image tower", "digits")
-    top_k: tuple[Positive, ...] = option((3, 5), "k of precision, recall and F1", "metrics")
+    top_k: tuple[Positive, ...] = option((3, 5), "k of precision, recall and F1", "metrics", max_length=100)
     epochs: bool = option(True, "also measure the class embeddings of every epoch, in the same pass", "metrics")
     diagnostics: bool = option(True, "also measure the global and the local part alone", "metrics")
-    bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none", "intervals", ge=0)
-    workers: int = option(2, "processes that decode images", "nothing", ge=0)
-    save_every: float = option(120.0, "seconds between notes, from which a killed evaluation goes on", "nothing", ge=0)
+    bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none", "intervals", ge=0, le=10_000)
+    workers: int = option(2, "processes that decode images", "nothing", ge=0, le=1024)
+    save_every: float = option(120.0, "seconds between notes, from which a killed evaluation goes on", "nothing", ge=0, le=1e6)
 
 
 class Config(Section):
     output: str = option("outputs/run", "folder of this run", "learning", path=True)
     cache: str = option("outputs/cache", "folder of sentence features, shared by runs", "nothing", path=True)
-    seed: int = option(0, "of the starting vectors, the order of sentences, and the bootstrap", "learning")
+    seed: int = option(0, "of the starting vectors, the order of sentences, and the bootstrap", "learning", ge=0, le=2**63 - 1)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, …", "nothing")
     clip: ClipConfig = Field(default_factory=ClipConfig)
     classes: ClassesConfig = Field(default_factory=ClassesConfig)
@@ -158,23 +171,27 @@ class DescribeConfig(Section):
     context: str | None = option(None, "what the list is about, to settle senses: 'animals of the savanna'", "corpus")
     model: str = option("gpt-4o-mini", "name of the model at the service; the default is the paper's", "corpus")
     base_url: str | None = option(None, "service, such as http://localhost:11434/v1; null: OpenAI", "corpus")
-    temperature: float | None = option(0.7, "of sampling; null: not sent, for models that take none", "corpus", ge=0)
-    max_tokens: int = option(1000, "cap of an answer; one that is cut gets twice as many, once", "corpus", ge=1)
-    attributes: int = option(9, "visual cues an answer, in each of two styles", "corpus", ge=1)
-    attribute_rounds: int = option(3, "times each style is asked for, every time with another seed", "corpus", ge=1)
-    narrower: int = option(10, "narrower kinds an answer", "corpus", ge=1)
-    broader: int = option(3, "broader kinds an answer", "corpus", ge=1)
-    hierarchy_rounds: int = option(3, "times kinds are asked for", "corpus", ge=1)
-    scenes: int = option(20, "scenes an answer", "corpus", ge=1)
-    scene_rounds: int = option(1, "times scenes are asked for", "corpus", ge=1)
+    temperature: float | None = option(0.7, "of sampling; null: not sent, for models that take none", "corpus", ge=0, le=100)
+    max_tokens: int = option(1000, "cap of an answer; one that is cut gets twice as many, once", "corpus", ge=1, le=10**6)
+    attributes: int = option(9, "visual cues an answer, in each of two styles", "corpus", ge=1, le=1000)
+    attribute_rounds: int = option(3, "times each style is asked for, every time with another seed", "corpus", ge=1, le=1000)
+    narrower: int = option(10, "narrower kinds an answer", "corpus", ge=1, le=1000)
+    broader: int = option(3, "broader kinds an answer", "corpus", ge=1, le=1000)
+    hierarchy_rounds: int = option(3, "times kinds are asked for", "corpus", ge=1, le=1000)
+    scenes: int = option(20, "scenes an answer", "corpus", ge=1, le=1000)
+    scene_rounds: int = option(1, "times scenes are asked for", "corpus", ge=1, le=1000)
     drop_listed_kinds: bool = option(False, "leave out kinds that are classes of the list themselves", "corpus")
     mode: Literal["clean", "compat"] = option("clean", "how sentences are composed; compat: as the authors do", "corpus")
-    concurrency: int = option(8, "requests at a time", "nothing", ge=1)
-    timeout: float = option(120.0, "seconds for one request", "nothing", gt=0)
-    retries: int = option(5, "further tries after a 409, 429, 5xx, a network error or a reply that is none", "nothing", ge=0)
-    poll: float = option(30.0, "seconds between looks at a batch", "nothing", gt=0)
-    input_price: float | None = option(None, "USD for a million tokens in; null: known for gpt-4o-mini only", "nothing", ge=0)
-    output_price: float | None = option(None, "USD for a million tokens out", "nothing", ge=0)
+    concurrency: int = option(8, "requests at a time", "nothing", ge=1, le=256)
+    timeout: float = option(120.0, "seconds for one request", "nothing", gt=0, le=86_400)
+    retries: int = option(
+        5, "further tries after a 409, 429, 5xx, a network error or a reply that is none", "nothing", ge=0, le=100
+    )
+    poll: float = option(30.0, "seconds between looks at a batch", "nothing", gt=0, le=86_400)
+    input_price: float | None = option(
+        None, "USD for a million tokens in; null: known for gpt-4o-mini only", "nothing", ge=0, le=1e6
+    )
+    output_price: float | None = option(None, "USD for a million tokens out", "nothing", ge=0, le=1e6)
 
     @model_validator(mode="after")
     def _both_prices(self):
@@ -195,36 +212,54 @@ def load(path: str | Path, overrides: Iterable[str] = (), cls: type[AnyConfig] =
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no configuration {path}; the paper's are in configs/ of a checkout of the project")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
+    raw = _yaml(read_text(path, MOST), str(path)) or {}
     if not isinstance(raw, dict):
         raise ValueError(f"{path}: expected key: value pairs, got {type(raw).__name__}")
     return override(raw, overrides, cls)
 
 
-def override(raw: dict, overrides: Iterable[str], cls: type[AnyConfig] = Config) -> AnyConfig:
-    """Configuration of a nested dictionary and "key=value" strings that win over it."""
-    raw = copy.deepcopy(raw)
+def override(
+    raw: dict, overrides: Iterable[str], cls: type[AnyConfig] = Config, values: Mapping[str, Any] | None = None
+) -> AnyConfig:
+    """Configuration of a nested dictionary, and what wins over it: "key=value" strings, then {dotted key: value} `values`."""
+    raw, pairs = copy.deepcopy(raw), []
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"expected key=value, got {text!r}")
+            raise ValueError(f"expected key=value, got {short(text)}")
+        pairs.append((key, _yaml(value, f"{key}={cut(value, 60)}")))
+    for key, value in [*pairs, *(values or {}).items()]:
         *sections, name = key.split(".")
         place = raw
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
                 raise ValueError(f"{key}: {section} is a value, not a section")
-        try:
-            place[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{text}: the value is not YAML: {error}") from None
+        place[name] = value
     try:
         return cls.model_validate(raw)
     except ValidationError as error:
-        raise ValueError(_explain(error.errors(), cls)) from None
+        raise ValueError(_explain(error.errors(include_url=False), cls)) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Without aliases: a few hundred bytes of aliases of aliases are gigabytes for all who look at the value."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not read here")
+        return super().compose_node(parent, index)
+
+
+def _yaml(text: str, where: str) -> Any:
+    """The value of a YAML text; ValueError says `where` one is that cannot be read."""
+    if len(text) > MOST:
+        raise ValueError(f"{where}: expected at most {MOST:,} characters, got {len(text):,}")
+    try:
+        return yaml.load(text, _Loader)
+    # PyYAML's constructors let these through, for such as "!!bool x", "!!timestamp x", 2024-99-99, or 2,000 brackets
+    except (yaml.YAMLError, KeyError, AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{where} is not YAML: {explain(error)}") from None
 
 
 def _explain(errors, cls):
@@ -235,14 +270,14 @@ def _explain(errors, cls):
         (near,) = difflib.get_close_matches(key, known_keys(cls), 1, 0)
         return f"unknown configuration key {key}; the nearest is {near}"
     if error["type"] == "model_type":
-        return f"{key}: expected a section of key: value pairs, got {error['input']!r}"
+        return f"{key}: expected a section of key: value pairs, got {short(error['input'])}"
     if error["type"] == "dict_type":
-        return f"{key}: expected {key}.NAME=VALUE pairs, got {error['input']!r}"
+        return f"{key}: expected {key}.NAME=VALUE pairs, got {short(error['input'])}"
     message = error["msg"].removeprefix("Value error, ")
     if message.startswith("Input should be "):
         same = [e["msg"].removeprefix("Input should be ") for e, k in zip(errors, keys, strict=True) if k == key]
         message = f"expected {' or '.join(dict.fromkeys(same))}"
-    return f"{key}: {message}, got {error['input']!r}" if key else message
+    return f"{key}: {message}, got {short(error['input'])}" if key else message
 
 
 def _is_detail(part):

@@ -10,7 +10,7 @@ import torch
 from rcnn import checkpoint, config, progress, provenance, rows, runtime
 from rcnn.config import Config, EvaluateConfig
 from rcnn.datasets.images import ImageSet
-from rcnn.files import digest
+from rcnn.files import digest, sweep
 from rcnn.learn import elsewhere
 from rcnn.results import table
 from rcnn.results.result import Result
@@ -35,6 +35,7 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         if world > 1 and on == "cuda":
             settings = settings.model_copy(update={"device": "cuda"})  # each its own
         output = Path(settings.output)
+        sweep(settings.cache, output)
         learned, metadata = checkpoint.read_run(output)
         changed = provenance.changed_sources(metadata["sources"], provenance.sources(provenance.LEARNING))
         if changed and rank == 0:
@@ -42,11 +43,12 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         load_clip = cache(partial(runtime.load_clip, settings, metadata, settings.evaluate.precision))
         if rank:
             barrier()  # sentences from elsewhere are encoded once, by the first process
-        ours = classes, learned[rows.BASELINE].shape[1], metadata["identity"]["clip"]
+        shape = learned[metadata["method"]].shape
+        ours = classes, shape[1], metadata["identity"]["clip"]
         others = {row: elsewhere.read(file, *ours, load_clip, settings.cache) for row, file in settings.rows.items()}
         if rank == 0:
             barrier()
-        epochs = checkpoint.read_epochs(output, metadata["method"]) if settings.evaluate.epochs else {}
+        epochs = checkpoint.read_epochs(output, metadata["method"], shape) if settings.evaluate.epochs else {}
         embeddings = learned | others
         sets = scored_sets(settings.evaluate, embeddings, epochs)
         scored = {
@@ -62,7 +64,8 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         ])  # fmt: skip
         path, sources = output / "result.json", provenance.sources(provenance.MEASURING)
         # scores of other code are not continued
-        file = ScoreFile(output / "scores", sets, len(images.paths), len(classes), [scored, sources])
+        sizes = len(images.paths), len(classes), settings.evaluate.batch_size
+        file = ScoreFile(output / "scores", sets, *sizes, [scored, sources])
         if again and rank == 0:
             path.unlink(missing_ok=True)
             file.delete()

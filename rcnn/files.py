@@ -62,11 +62,12 @@ def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
 
 def read_json(path: str | Path, most: int = MOST_JSON) -> Any:
     """The value in a JSON file; ValueError names a file that is none."""
+    text = read_text(path, most)
     try:
-        return json.loads(read_text(path, most))
+        return json.loads(text)
     except RecursionError:
         raise ValueError(f"{path} is not JSON that can be read: it is nested too deeply") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # of the syntax, or of a number of more than 4,300 digits
         raise ValueError(f"{path} is not JSON, perhaps only half written: {error}") from None
 
 
@@ -75,7 +76,7 @@ def replace_file(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary binary file that becomes `path` when the block ends well, and vanishes when it does not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.rcnn")
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -106,13 +107,14 @@ def unseal(path: str | Path, value: Any) -> dict[str, Any]:
     return rest
 
 
-def sweep(folder: str | Path) -> None:
-    """Remove temporary files that killed processes left in a folder: older than a day, and of no living process."""
-    with contextlib.suppress(OSError):  # there may be no such folder; another process may sweep it, too
-        for path in Path(folder).iterdir():
-            process = re.fullmatch(r"\..+\.(\d+)", path.name)
-            if process and time.time() - path.lstat().st_mtime > DAY and not _lives(int(process[1])):
-                path.unlink(missing_ok=True)
+def sweep(*folders: str | Path) -> None:
+    """Remove temporary files that killed processes left in these folders: older than a day, and of no living process."""
+    for folder in folders:
+        with contextlib.suppress(OSError):  # there may be no such folder; another process may sweep it, too
+            for path in Path(folder).iterdir():
+                process = re.fullmatch(r"\..+\.(\d+)\.rcnn", path.name)  # as `replace_file` names them
+                if process and time.time() - path.lstat().st_mtime > DAY and not _lives(int(process[1])):
+                    path.unlink(missing_ok=True)
 
 
 def _lives(process: int) -> bool:

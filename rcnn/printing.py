@@ -5,6 +5,8 @@ import re
 import reprlib
 from typing import Any
 
+from pydantic import ValidationError
+
 MOST = 200  # characters of a foreign value in a message
 LINES, LINE = 20, 600  # of a whole message, and characters of one
 # what a terminal acts upon, or shows in another order than it stands there; and what no encoding can write
@@ -26,12 +28,23 @@ def lossless(name: str) -> str:
 
 def short(value: Any) -> str:
     """How a foreign value is shown in a message: its repr, cut to some 200 characters, whatever its size."""
-    return cut(_short.repr(value))
+    try:
+        return cut(_short.repr(value))
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return f"a value that cannot be shown ({type(value).__name__})"
 
 
 def cut(text: str, most: int = MOST) -> str:
     """`text`, or its beginning and its end, if it is longer than `most` characters."""
     return text if len(text) <= most else f"{text[: most - most // 4]} … {text[-most // 4 :]}"
+
+
+def explain(error: Exception) -> str:
+    """What is wrong, in some words and without foreign values at length; of pydantic's errors the first, with its place."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return cut(": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]])))
+    return cut(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
 
 
 def message(text: str) -> str:

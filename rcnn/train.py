@@ -16,7 +16,7 @@ import yaml
 from rcnn import checkpoint, cli, config, rows, runtime
 from rcnn.datasets.images import read_images
 from rcnn.evaluation import check, evaluate
-from rcnn.files import replace_file
+from rcnn.files import replace_file, sweep
 from rcnn.learn import class_embeddings
 from rcnn.learn.material import Material
 from rcnn.learn.names import forget, must_be_same
@@ -31,6 +31,7 @@ def train(settings: config.Config, classes: ClassList, again: bool = False) -> N
     if len(classes) < 2:
         raise ValueError("expected at least two classes: a single one has nothing to be told from")
     model, output = runtime.load_clip(settings), Path(settings.output)
+    sweep(settings.cache, output, *output.glob("*/"), *output.glob("*/epochs/"))
     if settings.train.amp and model.device.type != "cuda":
         raise ValueError("train.amp: needs a CUDA GPU; this run is on the CPU")
     material, path = Material(settings, model, classes), output / checkpoint.EMBEDDINGS

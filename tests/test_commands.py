@@ -184,7 +184,7 @@ def test_learning_without_momentum_is_continued_to_the_same_vectors(monkeypatch,
     assert not (folder / "in_two" / checkpoint.EMBEDDINGS).exists()
     rcnn("train", *learn(folder / "in_two", settings, *more))
     rows = [checkpoint.read_run(folder / run)[0]["cnr_pbl"] for run in ("at_once", "in_two")]
-    epochs = checkpoint.read_epochs(folder / "at_once", "cnr_pbl")
+    epochs = checkpoint.read_epochs(folder / "at_once", "cnr_pbl", rows[0].shape)
     assert torch.equal(*rows)
     assert not torch.equal(epochs[1], epochs[2])
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from rcnn import config
 from rcnn.datasets import DATASETS
+from rcnn.printing import cut
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("**/*.yaml"))
 
@@ -163,6 +164,73 @@ def test_a_bad_override_is_refused_in_words(read, override, message):
         read("seed: 1", override)
 
 
+HUGE = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("train.momentum=5", "train.momentum: expected less than 1, got 5"),
+        ("train.momentum=1", "train.momentum: expected less than 1"),
+        ("train.pair_weight=1e38", "train.pair_weight: expected auto or a number from 0 to 1e6"),
+        ("train.learning_rate=1e30", "train.learning_rate: expected less than or equal to 1000000, got 1e\\+30"),
+        ("train.weight_decay=1e300", "train.weight_decay: expected less than or equal to 1"),
+        ("evaluate.bootstrap=100000000", "evaluate.bootstrap: expected less than or equal to 10000"),
+        ("evaluate.temperature=1e-300", "evaluate.temperature: expected greater than or equal to"),
+        (f"seed={HUGE}", "seed: expected less than or equal to"),
+        (f"train.learning_rate={HUGE}", "train.learning_rate: expected a valid number"),
+        (f"seed={HUGE * 20}", "seed=9+ … 9+ is not YAML"),
+        ("seed=" + "1:" * 20_000 + "1", "seed: expected"),
+        ("seed=!!bool x", "seed=!!bool x is not YAML"),
+        ("seed=!!timestamp x", "seed=!!timestamp x is not YAML"),
+        ("seed=2024-99-99", "is not YAML: month must be in 1..12"),
+        ("seed=" + "[" * 2000 + "]" * 2000, "is not YAML: RecursionError"),
+        ('output="a\\0b"', "output: expected text without control characters"),
+        ('output="\\ud83d"', "output: expected text without control characters that UTF-8 can write"),
+        ("output=caf\udce9", "is not YAML: "),
+        ("classes.seen=" + "x" * 70_000, "expected at most 65,536 characters"),
+    ],
+    ids=lambda text: ascii(cut(text, 40)),
+)
+def test_a_hostile_value_is_refused_in_one_short_line_that_names_its_option(read, pair, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        read("", pair)
+    assert len(str(refused.value)) < 500
+
+
+def test_aliases_of_aliases_are_refused_before_anything_looks_at_their_value(read):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 8)]  # 10^8 entries
+    with pytest.raises(ValueError, match=r"config\.yaml is not YAML: .*aliases .* are not read here$"):
+        read("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    "text", ["1: 2", "? [a]\n: 2", "null: 5", "train: {1: 2}", "- 5", "train: " + "{a: " * 300 + "}" * 300]
+)
+def test_keys_that_are_no_text_are_refused(read, text):
+    with pytest.raises(ValueError, match=r"."):
+        read(text)
+
+
+def test_a_configuration_that_is_not_utf_8_or_no_regular_file_is_refused_by_its_name(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes("output: caf\u00e9".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.yaml is not UTF-8 text"):
+        config.load(tmp_path / "latin.yaml")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(FileNotFoundError, match=r"there is no configuration .*pipe\.yaml"):
+        config.load(tmp_path / "pipe.yaml")
+    with pytest.raises(FileNotFoundError, match="there is no configuration /dev/zero"):
+        config.load("/dev/zero")
+
+
+def test_emoji_in_a_path_survive_pairs_values_and_the_way_to_yaml_and_back(read, tmp_path):
+    for settings in (read("", "output=/r😀"), read("output: /r😀"), config.override({}, [], values={"output": Path("/r😀")})):
+        assert settings.output == "/r😀"
+        (tmp_path / "written.yaml").write_text(yaml.safe_dump(config.to_dict(settings)), encoding="utf-8")
+        assert config.load(tmp_path / "written.yaml") == settings
+
+
 def test_the_configuration_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
         config.Config().seed = 1
@@ -180,11 +248,13 @@ def leaf(name, field):
     """Values of one option's type."""
     if name in CHOICES:
         return st.sampled_from(CHOICES[name])
-    words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+    words = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf", "Zl", "Zp"]), max_size=12)
     if field.json_schema_extra["path"]:
         words = words.map(lambda w: os.path.abspath(w) if w else w)
-    number = st.floats(1e-9, 1e300)
-    kinds = {int: st.integers(1, 2**63), float: number, bool: st.booleans(), str: words}
+    bounds = {key: getattr(known, key) for known in field.metadata for key in ("ge", "le", "lt") if hasattr(known, key)}
+    low, high = bounds.get("ge", 1), bounds.get("le", bounds.get("lt", 1e6))
+    number = st.floats(low, high, exclude_max="lt" in bounds)
+    kinds = {int: st.integers(int(low), int(high)), float: number, bool: st.booleans(), str: words}
     kinds |= {known | None: st.none() | values for known, values in kinds.items()}
     kinds |= {
         float | typing.Literal["auto"]: number | st.just("auto"),
@@ -274,7 +344,7 @@ def test_the_pair_weight_is_a_number_or_auto(read, value):
 @pytest.mark.parametrize(
     ("pair", "said"),
     [
-        ("train.pair_weight=-1", "train.pair_weight: expected auto or a number from 0, got -1"),
+        ("train.pair_weight=-1", "train.pair_weight: expected auto or a number from 0 to 1e6, got -1"),
         ("train.pair_weight=automatic", "train.pair_weight: expected "),
         ("train.epochs=0", "train.epochs: expected greater than or equal to 1, got 0"),
         ("evaluate.grids=[2, 0]", "evaluate.grids: expected greater than or equal to 1, got 0"),

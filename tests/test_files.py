@@ -1,13 +1,15 @@
-"""A file is replaced whole or not at all, whatever happens in between."""
+"""Files are replaced whole or not at all, and only regular ones are read."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from rcnn.files import replace_file, write_json
+from rcnn.files import open_regular, read_bytes, read_json, read_text, replace_file, sealed, sweep, unseal, write_json
 
 OLD, NEW = b"the old content\n" * 1000, b"the new content\n" * 1000
 
@@ -110,3 +112,53 @@ def test_a_value_that_is_no_json_leaves_the_old_file(path):
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
     assert path.read_bytes() == OLD
+
+
+def test_what_is_no_regular_file_is_refused_at_once_by_its_name(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(ValueError, match=f"^{path} is not a regular file$"):
+            open_regular(path)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_regular(tmp_path / "loop")
+
+
+def test_a_file_that_is_too_large_or_no_utf_8_or_no_json_is_refused_by_its_name(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(b"\xef\xbb\xbfabc")
+    assert (read_bytes(path, 6), read_text(path)) == (b"\xef\xbb\xbfabc", "abc")
+    for read, content, message in (
+        (lambda path: read_bytes(path, 2), b"abc", "has more than 2 bytes"),
+        (read_text, b"caf\xe9", "is not UTF-8 text: unexpected end of data at byte 3"),
+        (read_json, b"{", "is not JSON"),
+        (read_json, b"[" * 100_000, "nested too deeply"),
+        (read_json, b"9" * 5000, "is not JSON"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"^{path} .*{message}"):
+            read(path)
+
+
+def test_a_sealed_value_that_was_changed_is_refused(tmp_path):
+    value = {"a": [1, 2.5, None], "b": "é"}
+    kept = json.loads(json.dumps(sealed(value)))
+    assert unseal("x.json", kept) == value
+    for changed in (kept | {"b": "e"}, kept | {"c": 1}, {"a": 1}, {}, 5, None, [kept]):
+        with pytest.raises(ValueError, match=r"^x\.json is damaged, or was changed"):
+            unseal("x.json", changed)
+
+
+def test_temporary_files_are_removed_when_old_and_of_no_living_process(path):
+    with writer(path) as process:
+        process.kill()
+    (abandoned,) = set(path.parent.iterdir()) - {path}
+    living, own = path.parent / f".result.bin.{os.getpid()}.rcnn", path.parent / f".notes.{process.pid}"
+    for file in (living, own):
+        file.write_bytes(b"")
+    sweep(path.parent, path.parent / "nowhere")
+    assert abandoned.exists()  # it is young
+    for file in path.parent.iterdir():
+        os.utime(file, (time.time() - 90_000, time.time() - 90_000))
+    sweep(path.parent)
+    assert set(path.parent.iterdir()) == {path, living, own}

@@ -341,7 +341,7 @@ def another(key, value):
         return {"mine": "elsewhere"}
     if isinstance(value, list):
         return [1, 2]
-    return 2 * value + 1 if isinstance(value, int | float) else "elsewhere"
+    return (value + 1 if isinstance(value, int) else value / 2) if isinstance(value, int | float) else "elsewhere"
 
 
 def changed(result, *keys):
@@ -531,7 +531,7 @@ def test_a_bad_file_or_one_given_twice_ends_in_one_line(save, tmp_path):
     assert "have the same seed (0, 0)" in fails(folder, folder / "result.json")
     assert fails(folder, tmp_path) == f"there is no result file {tmp_path / 'result.json'}; python -m rcnn.evaluate makes one"
     (folder / "result.json").write_text("5")
-    assert re.fullmatch(r".+result.json is no result file of version \d; measure again: .+", fails(folder))
+    assert re.fullmatch(r".+result.json is damaged, or was changed: .+; measure again: .+", fails(folder))
 
 
 def test_help_teaches():

@@ -1,5 +1,6 @@
 """The result file: what it keeps, what it refuses, and when it may stand beside the paper's numbers."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from made_up import ROOT, classes, labelled, made_up
 from rcnn import config, rows
 from rcnn.datasets import DATASETS
 from rcnn.datasets.images import ImageSet
+from rcnn.files import sealed, write_json
 from rcnn.results import summary, table
 from rcnn.results.result import VERSION, Metric, Number, Result
 from rcnn.text.classes import ClassList
@@ -35,7 +37,7 @@ def written(tmp_path):
     """A result file, and its content."""
     path = tmp_path / "result.json"
     made_up().save(path)
-    return path, json.loads(path.read_text(encoding="utf-8"))
+    return path, {key: value for key, value in json.loads(path.read_text(encoding="utf-8")).items() if key != "sha256"}
 
 
 @pytest.mark.parametrize("fields", [{}, FULL], ids=["bare", "full"])
@@ -87,7 +89,7 @@ def test_a_file_of_another_version_is_refused_in_one_line(written):
     path, content = written
     for version in (1, VERSION + 1):
         path.write_text(json.dumps(content | {"version": version}), encoding="utf-8")
-        assert f"version {version}, this code reads {VERSION}" in refused(path)
+        assert f"no result file of version {VERSION}, but of {version}" in refused(path)
     path.write_text(json.dumps(content | {"version": VERSION + 1, "novel": 3}), encoding="utf-8")
     refused(path)
 
@@ -110,17 +112,41 @@ def test_a_file_of_another_version_is_refused_in_one_line(written):
 )
 def test_a_file_with_wrong_types_or_unknown_options_inside_is_refused_in_one_line(written, key, value):
     path, content = written
-    path.write_text(json.dumps(content | {key: value}), encoding="utf-8")
-    refused(path)
+    write_json(path, sealed(content | {key: value}))
+    assert "is no result file: " in refused(path)
 
 
 def test_a_file_that_lacks_or_adds_a_field_is_refused_in_one_line(written):
     path, content = written
     for name in content.keys() - {"version"}:
-        path.write_text(json.dumps({key: value for key, value in content.items() if key != name}), encoding="utf-8")
-        refused(path)
-    path.write_text(json.dumps(content | {"novel": 3}), encoding="utf-8")
-    refused(path)
+        write_json(path, sealed({key: value for key, value in content.items() if key != name}))
+        assert "Field required" in refused(path)
+    write_json(path, sealed(content | {"novel": 3}))
+    assert "is no result file: novel: " in refused(path)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda text: text.replace('"value": 2', '"value": 9', 1), lambda text: text.replace('"seed": 0', '"seed": 1')]
+)
+def test_a_file_in_which_a_number_was_changed_is_refused(written, change):
+    path, _ = written
+    before = path.read_text(encoding="utf-8")
+    assert change(before) != before
+    path.write_text(change(before), encoding="utf-8")
+    assert "is damaged, or was changed" in refused(path)
+
+
+def test_every_flipped_bit_of_a_file_is_refused_or_changes_nothing(tmp_path):
+    result, path = (
+        made_up(rows={"cnr_pbl": {"mssa": {"zsl": {"mAP": Metric(value=3)}}}}, class_names=["a"], config={}),
+        tmp_path / "r",
+    )
+    result.save(path)
+    data = path.read_bytes()
+    for i in range(len(data)):
+        path.write_bytes(data[:i] + bytes([data[i] ^ 1 << i % 8]) + data[i + 1 :])
+        with contextlib.suppress(ValueError):
+            assert Result.load(path) == result
 
 
 @pytest.mark.parametrize("kind", ["coco", "nuswide"])
@@ -139,6 +165,8 @@ def test_the_terminal_shows_rows_from_elsewhere_under_their_key_and_every_doubt(
 class Scores:
     """A finished file of made-up scores; the images `broken` could not be read."""
 
+    batches = range(1)
+
     def __init__(self, num_classes, broken=()):
         self.table = torch.rand(IMAGES, num_classes, generator=torch.Generator().manual_seed(0)).numpy()
         self.broken = dict.fromkeys(broken, "cut")
@@ -147,7 +175,7 @@ class Scores:
         return self.table
 
     def done(self):
-        return {0}, self.broken
+        return {0: {7}}, self.broken
 
 
 def measured(kind="coco", *overrides, of=None, broken=(), missing=0, **positives):

@@ -32,8 +32,9 @@ def learn_names(
     optimiser = optimise.new_optimiser(learner, settings.momentum, settings.weight_decay)
     path, state = run / row / "state.safetensors", {"identity": identity | {"λ": weight}, "losses": [], "seconds": 0.0}
     if path.exists():
-        tensors, found = checkpoint.read(path)
+        tensors, found = checkpoint.read(path, checkpoint.State)
         must_be_same(path.parent, found["identity"], state["identity"])
+        checkpoint.require(path, tensors, **dict.fromkeys(("class_vectors", "momentum"), learner.class_vectors.shape))
         learner.class_vectors.data = tensors["class_vectors"].to(model.device)
         optimiser.state[learner.class_vectors]["momentum_buffer"] = tensors["momentum"].to(model.device)
         if changed := provenance.changed_sources(found["sources"], sources):
@@ -69,5 +70,5 @@ def forget(run: Path, row: str, identity: dict) -> None:
     """Delete what is learned of a row, unless it is of another run."""
     state = run / row / "state.safetensors"
     if state.exists():
-        must_be_same(state.parent, checkpoint.read(state)[1]["identity"], identity)
+        must_be_same(state.parent, checkpoint.read(state, checkpoint.State)[1]["identity"], identity)
         shutil.rmtree(state.parent)

@@ -66,7 +66,8 @@ def learn(
 ) -> Iterator[tuple[int, float]]:
     """Learn class names with λ = `weight` from epoch `first` on, and yield (epoch, mean loss of its steps) after each.
 
-    The learner is changed in place. The order of sentences depends on seed and epoch alone; they must fill a batch.
+    The learner is changed in place. The order of sentences depends on seed and epoch alone; they must fill a batch. ValueError
+    if learning diverges.
     """
     device = learner.class_vectors.device
     t, targets = corpus.features.to(device), corpus.targets.to(device)
@@ -76,4 +77,15 @@ def learn(
         for rows in batches(len(targets), settings.batch_size, seed, epoch):
             rows = rows.to(device)
             trace.append(step(learner, optimiser, t[rows], targets[rows], weight, rates[epoch], settings.amp))
+            if not math.isfinite(trace[-1]):
+                raise _diverged(f"in step {len(trace)} of epoch {epoch} the loss is {trace[-1]}")
+        if not learner.class_vectors.isfinite().all():
+            raise _diverged(f"after epoch {epoch} the class vectors are not finite")
         yield epoch, sum(trace) / len(trace)
+
+
+def _diverged(found: str) -> ValueError:
+    return ValueError(
+        f"learning diverged: {found}; lower train.learning_rate, train.momentum or train.pair_weight (the last whole epoch is "
+        "kept)"
+    )

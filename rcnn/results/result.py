@@ -3,16 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from rcnn.config import Config
-from rcnn.files import replace_file
+from rcnn.files import read_json, sealed, unseal, write_json
+from rcnn.printing import explain, short
 
-VERSION = 3  # of the file; raise it when a field changes its meaning
+VERSION = 4  # of the file; raise it when a field changes its meaning
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Number(_Part):
@@ -83,27 +84,35 @@ class Result(_Part):
         Config.model_validate(config)
         return config
 
+    @model_validator(mode="after")
+    def _has_the_rows_it_speaks_of(self):
+        if not self.rows.get(self.method) or not all(tasks for scorers in self.rows.values() for tasks in scorers.values()):
+            raise ValueError(f"it has no numbers of its row {short(self.method)}")
+        return self
+
     def save(self, path: str | Path) -> None:
-        """Write the file."""
-        with replace_file(path) as file:
-            file.write((self.model_dump_json(indent=1, exclude_none=True) + "\n").encode())
+        """Write the file, with its checksum."""
+        write_json(path, sealed(self.model_dump(mode="json", exclude_none=True)))
 
     @classmethod
     def load(cls, path: str | Path) -> "Result":
-        """Read the result file `path`, or that of the run in the folder `path`; ValueError if it is of another version."""
+        """Read the result file `path`, or that of the run in the folder `path`.
+
+        Raises:
+            FileNotFoundError, ValueError: there is none, or one of another version, or one that was damaged or changed.
+        """
         path = Path(path)
         path = path / "result.json" if path.is_dir() else path
         if not path.is_file():
             raise FileNotFoundError(f"there is no result file {path}; python -m rcnn.evaluate makes one")
         try:
-            result = cls.model_validate_json(path.read_bytes())
-        except ValidationError:
-            raise ValueError(
-                f"{path} is no result file of version {VERSION}; measure again: python -m rcnn.evaluate RUN --again"
-            ) from None
-        if result.version != VERSION:
-            raise ValueError(f"{path} is a result file of version {result.version}, this code reads {VERSION}; measure again")
-        return result
+            value = read_json(path)
+            if isinstance(value, dict) and value.get("version") != VERSION:
+                raise ValueError(f"{path} is no result file of version {VERSION}, but of {short(value.get('version'))}")
+            return cls.model_validate(unseal(path, value))
+        except ValueError as error:
+            why = f"{path} is no result file: {explain(error)}" if isinstance(error, ValidationError) else error
+            raise ValueError(f"{why}; measure again: python -m rcnn.evaluate RUN --again") from None
 
     @property
     def settings(self) -> Config:

@@ -81,12 +81,11 @@ def summarise(
 def _readable(settings, images, file):
     """((B,) bool whether an image could be read, {image: why not}); ValueError where that is not allowed."""
     done, broken = file.done()
-    size = settings.evaluate.batch_size
-    if len(done) != -(-len(images.paths) // size):
-        raise ValueError(f"{len(done)} batches of images are scored, not all; run the same command again")
+    if len(done) < len(file.batches):
+        raise ValueError(f"{len(done)} of {len(file.batches)} batches of images are scored; run the same command again")
     if broken and (not settings.dataset.allow_missing or len(broken) == len(images.paths)):
         listed = "\n  ".join(f"{images.paths[i]}: {why}" for i, why in sorted(broken.items())[:10])
-        file.forget({i // size for i in broken})  # the others need not be scored again
+        file.forget({i // file.batch_size for i in broken})  # the others need not be scored again
         raise ValueError(
             f"{len(broken)} of {len(images.paths)} images cannot be read:\n  {listed}\n"
             "dataset.allow_missing=true goes on without them, and every table will say so"

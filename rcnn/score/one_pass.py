@@ -16,7 +16,7 @@ from rcnn.clip import Clip
 from rcnn.config import EvaluateConfig
 from rcnn.learn.class_embeddings import coinciding
 from rcnn.progress import progress
-from rcnn.score.score_file import Plane, ScoredSet, ScoreFile
+from rcnn.score.score_file import ScoredSet, ScoreFile
 from rcnn.score.views import batches
 
 
@@ -44,29 +44,30 @@ def fill(
 
     Batches that are done in the file are left alone. They are the same whatever the number of processes, so results are, too.
     """
-    finished, _ = file.done()
-    size = settings.batch_size
-    # whatever the others have done meanwhile, every batch is of one process alone
-    todo = [b for b in range(-(-len(paths) // size))[rank::world] if b not in finished]
-    numbers = [list(range(b * size, min((b + 1) * size, len(paths)))) for b in todo]
+    noted, _ = file.done()
+    # whatever the others have done meanwhile, every batch is of one process alone; damaged scores are no scores
+    todo = [b for b in file.batches[rank::world] if b not in noted or not file.holds(b, noted[b])]
     process = f"{rank}-of-{world}-{uuid.uuid4().hex[:8]}"  # another run, another file: nothing noted is ever lost
     distinct = {name: _distinct(s.class_embeddings, model.device) for name, s in sets.items()}
-    done, broken, clock, saved = [], {}, Clock(), time.monotonic()
-    loader = batches([paths[i] for n in numbers for i in n], model.image.image_size, settings.grids, size, settings.workers)
+    done, broken, clock, saved = {}, {}, Clock(), time.monotonic()
+    wanted = [paths[i] for b in todo for i in file.images(b)]
+    loader = batches(wanted, model.image.image_size, settings.grids, file.batch_size, settings.workers)
     source = iter(loader)
-    with progress(title="evaluate", total=sum(map(len, numbers)), unit="image") as bar:
-        for b, images in zip(todo, numbers, strict=True):
+    with progress(title="evaluate", total=len(wanted), unit="image") as bar:
+        for b in todo:
+            images = file.images(b)
             with _adding_to(clock, "waiting"):
                 batch = next(source)
-            broken |= {images[i % size]: why for i, why in batch.broken.items()}
+            broken |= {images[i % file.batch_size]: why for i, why in batch.broken.items()}
+            scores = np.zeros((len(file.planes), len(images), file.shape[2]), np.float32)
             if batch.indices:
                 with _adding_to(clock, "encoding", model.device):
                     features = model.encode_views(batch.pixels)
-                read = [images[i % size] for i in batch.indices]
+                read = [i % file.batch_size for i in batch.indices]
                 with _adding_to(clock, "scoring"):
-                    for name, scored in sets.items():
-                        _score(file, name, scored, *distinct[name], features, read)
-            done.append(b)
+                    for plane, values in zip(scores, _score(sets, distinct, features), strict=True):
+                        plane[read] = values
+            done[b] = file.put(b, scores)
             clock.images += len(images)
             bar.update(len(images))
             if time.monotonic() - saved > settings.save_every:
@@ -87,15 +88,17 @@ def _distinct(class_embeddings, device):
     return class_embeddings[kept].to(device), numbers
 
 
-def _score(file, name, scored, class_embeddings, numbers, features, images):
-    """Score some images, given by their numbers, by all scorers of a set."""
-    for scorer, score in scored.scorers.items():
-        scores = score(features, class_embeddings)
-        for part in scored.parts(scorer):
-            values = getattr(scores, part)[:, numbers].cpu().numpy()
-            if not np.isfinite(values).all():
-                raise ValueError("the scores are not finite numbers; use evaluate.precision=float32")
-            file[Plane(name, scorer, part)][images] = values
+def _score(sets, distinct, features):
+    """(b, C) scores of the images with these features, one table after the other in the order of `ScoreFile.planes`."""
+    for name, scored in sets.items():
+        class_embeddings, numbers = distinct[name]
+        for scorer, score in scored.scorers.items():
+            scores = score(features, class_embeddings)
+            for part in scored.parts(scorer):
+                values = getattr(scores, part)[:, numbers].cpu().numpy()
+                if not np.isfinite(values).all():
+                    raise ValueError("the scores are not finite numbers; use evaluate.precision=float32")
+                yield values
 
 
 @contextlib.contextmanager

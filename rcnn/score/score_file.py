@@ -1,21 +1,28 @@
-"""Scores of all images for any number of sets of class embeddings, in one memory-mapped file, with what is done of it.
+"""Scores of all images for any number of sets of class embeddings, in one file, with what is done of it.
 
-Memory stays bounded whatever the number of images and classes, and a pass that was killed is continued.
+Memory stays bounded whatever the number of images and classes, and a pass that was killed is continued. All blocks of the file
+are taken from the disk before the first score, and scores are written, not stored through a memory map: a disk that another
+program fills is an error with a name, where a map would end the process by a signal.
 """
 
 import contextlib
-import json
+import errno
+import os
 import shutil
-from collections.abc import Callable, Iterable
+import time
+import weakref
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 
 from rcnn.clip.image_tower import ImageFeatures
-from rcnn.files import digest, write_json
+from rcnn.files import DAY, digest, read_json, sealed, unseal, write_json
 from rcnn.score.mssa import Scores
 
 PARTS = ("global_part", "local_part")  # of Scores
@@ -52,18 +59,30 @@ class Mean(NamedTuple):
         return (self.one[index] + self.other[index]) / 2
 
 
-class ScoreFile:
-    """Scores of all images in a memory-mapped file, with what is done and which images could not be read.
+class _Note(BaseModel):
+    """What one process has done."""
 
-    An unfinished pass of the same identity in the folder is continued; `identity`: JSON-able values that scores depend on.
+    batches: dict[int, int]  # batch -> checksum of its scores
+    broken: dict[int, str]  # image -> why it cannot be read
+
+
+class ScoreFile:
+    """Scores of all images in a file, with what is done and which images could not be read.
+
+    An unfinished pass of the same identity in the folder is continued; `identity`: JSON-able values that scores depend on, the
+    batch size aside.
     """
 
-    def __init__(self, folder: Path, sets: dict[str, ScoredSet], num_images: int, num_classes: int, identity: Any):
+    def __init__(
+        self, folder: Path, sets: dict[str, ScoredSet], num_images: int, num_classes: int, batch_size: int, identity: Any
+    ) -> None:
         kept = ((name, scorer, s.parts(scorer)) for name, s in sets.items() for scorer in s.scorers)
         self.planes = [Plane(name, scorer, part) for name, scorer, parts in kept for part in parts]
         self.shape = (len(self.planes), num_images, num_classes)
-        self.folder = Path(folder) / digest([identity, self.planes, self.shape])[:16]
-        self.table: np.ndarray | None = None  # while it is open
+        self.batch_size = batch_size
+        self.batches = range(-(-num_images // batch_size))
+        self.folder = Path(folder) / digest([identity, self.planes, self.shape, batch_size])[:16]
+        self.table: np.ndarray | None = None  # while it is open; to be read
         self._index = {plane: i for i, plane in enumerate(self.planes)}
 
     @property
@@ -72,27 +91,29 @@ class ScoreFile:
         return 4 * int(np.prod(self.shape, dtype=np.int64))
 
     def open(self) -> "ScoreFile":
-        """Map the file; ValueError if the disk has no room for it."""
+        """Open the file, or make it; OSError or ValueError if the disk has no room for it."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_abandoned()
         path = self.folder / "scores.f32"
         there = path.stat().st_size if path.exists() else 0
-        # the file has holes until it is filled: only its blocks are taken from the disk
-        free = shutil.disk_usage(self.folder).free + (512 * path.stat().st_blocks if there else 0)
-        if free < self.bytes:
-            raise ValueError(
-                f"the scores need {self.bytes / 1e9:.1f} GB in {self.folder}, {free / 1e9:.1f} GB are free; fewer sets of "
-                "class embeddings need less (evaluate.epochs=false, evaluate.diagnostics=false)"
-            )
-        if there != self.bytes:  # then the notes are of a file that is gone
-            for note in self.folder.glob("done.*.json"):
+        if there != self.bytes:
+            free = shutil.disk_usage(self.folder).free + there
+            if free < self.bytes:
+                raise ValueError(
+                    f"the scores need {self.bytes / 1e9:.1f} GB in {self.folder}, {free / 1e9:.1f} GB are free; fewer sets of "
+                    "class embeddings need less (evaluate.epochs=false, evaluate.diagnostics=false)"
+                )
+            for note in self.folder.glob("done.*.json"):  # of a file that is gone
                 note.unlink()
-            with open(path, "ab") as file:
-                file.truncate(self.bytes)
-        self.table = np.memmap(path, np.float32, "r+", shape=self.shape)
+            _make(path, self.bytes)
+        self._file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        self._close = weakref.finalize(self, os.close, self._file)
+        _lock(self._file)
+        self.table = np.memmap(path, np.float32, "r+", shape=self.shape)  # writable, as torch wants it; nothing is written
         return self
 
     def __getitem__(self, plane: Plane) -> np.ndarray:
-        """(B, C) float32 memory map."""
+        """(B, C) float32 memory map, to be read."""
         return self.table[self._index[plane]]
 
     def total(self, name: str, scorer: str) -> np.ndarray | Mean:
@@ -101,31 +122,110 @@ class ScoreFile:
             return self[plane]
         return Mean(self[Plane(name, scorer, "global_part")], self[Plane(name, scorer, "local_part")])
 
-    def done(self) -> tuple[set[int], dict[int, str]]:
-        """(numbers of the batches that are done, {image: why it cannot be read}), of all processes so far."""
-        batches_done, broken = set(), {}
-        for path in sorted(self.folder.glob("done.*.json")):
-            with contextlib.suppress(ValueError, OSError):
-                record = json.loads(path.read_text())
-                batches_done |= set(record["batches"])
-                broken |= {int(i): why for i, why in record["broken"].items()}
+    def images(self, batch: int) -> range:
+        """Numbers of the images of a batch."""
+        start = batch * self.batch_size
+        return range(start, min(start + self.batch_size, self.shape[1]))
+
+    def put(self, batch: int, scores: np.ndarray) -> int:
+        """Write the scores of a batch, (planes, images, C) float32; returns their checksum, for `save`."""
+        first, (_, images, classes) = batch * self.batch_size, self.shape
+        for plane, block in enumerate(scores):
+            os.lseek(self._file, 4 * (plane * images + first) * classes, os.SEEK_SET)
+            rest = memoryview(np.ascontiguousarray(block)).cast("B")
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        return zlib.crc32(np.ascontiguousarray(scores))
+
+    def holds(self, batch: int, checksums: set[int]) -> bool:
+        """Whether the scores of a batch are those of one of the checksums."""
+        rows = self.images(batch)
+        return zlib.crc32(np.ascontiguousarray(self.table[:, rows.start : rows.stop])) in checksums
+
+    def done(self) -> tuple[dict[int, set[int]], dict[int, str]]:
+        """({batch that is done: its checksums}, {image: why it cannot be read}), of all processes so far."""
+        batches_done, broken = {}, {}
+        for path in self._notes():
+            with contextlib.suppress(ValueError, OSError):  # a damaged note is none
+                note = _Note.model_validate(unseal(path, read_json(path)))
+                for batch in note.batches.keys() & set(self.batches):
+                    batches_done.setdefault(batch, set()).add(note.batches[batch])
+                broken |= {i: why for i, why in note.broken.items() if i in range(self.shape[1])}
         return batches_done, broken
 
-    def save(self, process: str, batches_done: Iterable[int], broken: dict[int, str]) -> None:
-        """Remember what `process` (a name) has done; the scores are on the disk before."""
-        self.table.flush()
-        write_json(self.folder / f"done.{process}.json", {"batches": sorted(batches_done), "broken": broken})
+    def save(self, process: str, batches_done: dict[int, int], broken: dict[int, str]) -> None:
+        """Remember what `process` (a name) has done, {batch: checksum}; the scores are on the disk before."""
+        os.fsync(self._file)
+        write_json(
+            self.folder / f"done.{process}.json", sealed(_Note(batches=batches_done, broken=broken).model_dump(mode="json"))
+        )
 
     def forget(self, batches: set[int]) -> None:
         """Have these scored again by the next pass."""
-        for path in self.folder.glob("done.*.json"):
-            record = json.loads(path.read_text())
-            record["batches"] = [b for b in record["batches"] if b not in batches]
-            write_json(path, record | {"broken": {}})
+        done, _ = self.done()
+        for path in self._notes():
+            path.unlink()
+        self.save("kept", {b: min(checksums) for b, checksums in done.items() if b not in batches}, {})
 
     def delete(self) -> None:
         """Free the disk."""
-        self.table = None
+        if self.table is not None:
+            self.table = None
+            self._close()
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()
+
+    def _notes(self) -> list[Path]:
+        return sorted(self.folder.glob("done.*.json"))
+
+    def _remove_abandoned(self) -> None:
+        """Free the disk of scores of other settings that are older than a day and of no living process."""
+        for path in self.folder.parent.glob("*/scores.f32"):
+            with contextlib.suppress(OSError):
+                found = path.stat()
+                if path.parent == self.folder or time.time() - found.st_mtime < DAY or not _is_free(path):
+                    continue
+                shutil.rmtree(path.parent)
+                print(f"removed unfinished scores of other settings, {found.st_size / 1e9:.2f} GB: {path.parent}")
+
+
+def _make(path: Path, size: int) -> None:
+    """A file of `size` bytes with all its blocks reserved, where the file system can."""
+    try:
+        with open(path, "wb") as file:
+            if not _reserve(file.fileno(), size):
+                file.truncate(size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, f"the scores need {size / 1e9:.1f} GB, {error.strerror}", str(path)) from None
+
+
+def _reserve(file: int, size: int) -> bool:
+    if not hasattr(os, "posix_fallocate"):  # as on macOS and Windows
+        return False
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        return False
+    return True
+
+
+def _lock(file: int) -> None:
+    """Mark a file, by its descriptor, as in use as long as it is open."""
+    with contextlib.suppress(ImportError, OSError):  # not on Windows, nor on every network's file system
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+
+def _is_free(path: Path) -> bool:
+    """Whether no process has the file open with `_lock`; False where that cannot be known."""
+    with contextlib.suppress(ImportError, OSError), open(path, "rb") as file:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
