@@ -8,8 +8,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from rcnn import cli, clip, config
+from rcnn.datasets import DATASETS
 from rcnn.datasets.images import read_images
 from rcnn.files import file_sha256
+from rcnn.printing import message, printable
 from rcnn.progress import progress
 from rcnn.score.views import batches
 from rcnn.text import corpus
@@ -30,9 +32,9 @@ def check(settings: config.Config, decode: bool = False) -> bool:
         try:
             state, text = "ok", look(settings)
         except (OSError, ValueError) as error:
-            state, text = "MISSING", f"{error}\n{hint}".rstrip()
+            state, text = "MISSING", f"{message(str(error))}\n{hint}".rstrip()
             missing.append(name)
-        print(f"{state:8} {name}: {text}".replace("\n", "\n         "))
+        print(f"{state:8} {name}:", "\n         ".join(map(printable, text.split("\n"))))
         if "classes" in missing:
             return False  # the other parts depend on them
     if not settings.dataset.annotations:
@@ -61,6 +63,11 @@ def _images(settings: config.Config, decode: bool) -> Iterator[str]:
     yield f"{len(images.paths):,} images, {images.left_out:,} without a positive label not used"
     if images.missing:
         yield f"{len(images.missing):,} missing, which dataset.allow_missing lets pass: {', '.join(images.missing[:10])}"
+    for what, expected in DATASETS[settings.dataset.kind].counts.items():
+        if images.counts[what] != expected:
+            yield f"{images.counts[what]:,} {what}; EXPECTED {expected:,}"
+    if images.unverified:
+        yield f"not verified: {images.unverified}"
     for task, first in classes.tasks.items():
         positive = images.labels[:, first:] == 1
         found, expected = int(positive.any(1).sum()), settings.dataset.expected_images.get(task)
