@@ -18,8 +18,10 @@ import torch
 from rcnn import checkpoint, config, runtime
 from rcnn.clip import Clip
 from rcnn.learn import class_embeddings, closed_form, losses
+from rcnn.printing import lossless
 from rcnn.score import mssa
-from rcnn.score.views import AnyImage, batches
+from rcnn.score.reading import MAX_PIXELS, AnyImage
+from rcnn.score.views import batches
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList, parse_name
 
@@ -36,6 +38,7 @@ class Tagger:
     class_embeddings: torch.Tensor  # (C, D) unit vectors
     grids: Sequence[int] = ()  # MSSA's snippets on a side; () for the plain score, which is faster
     temperature: float = mssa.TEMPERATURE  # τ_s of the softmax over patches
+    max_pixels: int = MAX_PIXELS  # of a file; see `rcnn.score.views.batches`
 
     @classmethod
     def from_names(
@@ -142,7 +145,8 @@ class Tagger:
             CPU; and {index: why} of those that cannot.
         """
         z = self.class_embeddings.to(self.model.device)
-        for batch in batches(images, self.model.image.image_size, self.grids, batch_size, workers, upright=True):
+        size = self.model.image.image_size
+        for batch in batches(images, size, self.grids, batch_size, workers, upright=True, max_pixels=self.max_pixels):
             total = torch.zeros(0, len(self.class_names))
             if batch.indices:
                 with torch.inference_mode():
@@ -156,6 +160,6 @@ class Tagger:
         for _, scores, broken in self.stream(images):
             for index, problem in broken.items():
                 image = images[index]
-                name = image if isinstance(image, str | Path) else f"{index} ({type(image).__name__})"
+                name = lossless(str(image)) if isinstance(image, str | Path) else f"{index} ({type(image).__name__})"
                 raise ValueError(f"cannot read image {name}: {problem}")
             yield scores
