@@ -8,7 +8,6 @@
 Scores rank the classes of one image; they are cosines, not probabilities.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +86,7 @@ class Tagger:
             z = closed_form.minimise(losses.class_sums(templates, len(templates)), weight).class_embeddings
         else:
             z = class_embeddings.mean(templates)
-        return cls(model, list(classes.names), z, settings.evaluate.grids, settings.evaluate.temperature)
+        return cls._of(settings, model, list(classes.names), z)
 
     @classmethod
     def load(cls, run: str | Path, *pairs: str, **overrides: object) -> "Tagger":
@@ -101,11 +100,14 @@ class Tagger:
             FileNotFoundError, ValueError: no run, no weights, or not the weights the run was learned with.
         """
         rows, metadata = checkpoint.read_run(run)
-        keywords = [f"{key}={json.dumps(value, default=str, ensure_ascii=False)}" for key, value in overrides.items()]
-        settings = config.override(metadata["config"], [*pairs, *keywords])
+        settings = config.override(metadata["config"], pairs, values=overrides)
         model = runtime.load_clip(settings, metadata, settings.evaluate.precision)
-        z = rows[metadata["method"]]
-        return cls(model, metadata["class_names"], z, settings.evaluate.grids, settings.evaluate.temperature)
+        return cls._of(settings, model, metadata["class_names"], rows[metadata["method"]])
+
+    @classmethod
+    def _of(cls, settings: config.Config, model: Clip, class_names: list[str], z: torch.Tensor) -> "Tagger":
+        e = settings.evaluate
+        return cls(model, class_names, z, e.grids, e.temperature, e.max_pixels)
 
     def tag(self, images: AnyImage | Iterable[AnyImage], top: int | None = None) -> Tags | list[Tags]:
         """The `best` classes of an image, or a list of them for each of several; ValueError names one that cannot be read.
@@ -152,6 +154,8 @@ class Tagger:
                 with torch.inference_mode():
                     features = self.model.encode_views(batch.pixels)
                     total = mssa.score(features, z, self.grids, self.temperature).total
+                if not total.isfinite().all():
+                    raise ValueError("the scores are not finite numbers; set evaluate.precision=float32")
             yield batch.indices, total.cpu(), batch.broken
 
     def _read(self, images: AnyImage | Iterable[AnyImage]) -> Iterator[torch.Tensor]:
