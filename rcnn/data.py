@@ -11,7 +11,7 @@ from rcnn import cli, clip, config
 from rcnn.datasets import DATASETS
 from rcnn.datasets.images import read_images
 from rcnn.files import file_sha256
-from rcnn.printing import message, printable
+from rcnn.printing import lossless, message, printable
 from rcnn.progress import progress
 from rcnn.score.views import batches
 from rcnn.text import corpus
@@ -74,9 +74,10 @@ def _images(settings: config.Config, decode: bool) -> Iterator[str]:
         line = f"{task.upper()}: {found:,} images, {positive.sum().item() / max(found, 1):.3f} positives each"
         yield line + (f"; EXPECTED {expected:,}" if expected not in (None, found) else "")
     if decode:
-        loader = batches(images.paths, size=1, grids=(), batch_size=64, workers=settings.evaluate.workers)
+        e = settings.evaluate
+        loader = batches(images.paths, 1, grids=(), batch_size=64, workers=e.workers, max_pixels=e.max_pixels)
         decoded = progress(loader, "decode", unit="batch")
-        broken = [f"{images.paths[i]}: {why}" for batch in decoded for i, why in batch.broken.items()]
+        broken = [f"{lossless(str(images.paths[i]))}: {why}" for batch in decoded for i, why in batch.broken.items()]
         listed = f"{len(broken)} of {len(images.paths)} images cannot be read:\n  " + "\n  ".join(broken[:10])
         if broken and not settings.dataset.allow_missing:
             raise ValueError(listed)

@@ -154,7 +154,7 @@ def encode(model: clip.Clip, corpus: Corpus, cache: str | Path | None = None) ->
     # of the weights, the sentences, and the code that encodes them
     key = digest([model.fingerprint, provenance.sources(("clip",)), *distinct])[:32]
     path = Path(cache) / f"text_{key}.safetensors" if cache else None
-    features = _cached(path, (len(distinct), model.text.text_projection.shape[1])) if path else None
+    features = _cached(path, len(distinct)) if path else None
     if features is None:
         tokens = clip.tokenize(list(distinct), len(model.text.positional_embedding))
         features = model.text.encode(tokens, progress=lambda groups: progress(groups, "encode sentences"))
@@ -167,9 +167,8 @@ def encode(model: clip.Clip, corpus: Corpus, cache: str | Path | None = None) ->
     return EncodedCorpus(features[[distinct[s] for s in corpus.sentences]], corpus.targets, corpus.num_classes)
 
 
-def _cached(path, shape):
-    """Stored features; None where there are none, or only a damaged file."""
+def _cached(path, count):
+    """Stored features of so many sentences; None where there are none, or only a damaged file."""
     with contextlib.suppress(FileNotFoundError, ValueError):
-        tensors, _ = checkpoint.read(path)
-        checkpoint.require(path, tensors, features=shape)
-        return tensors["features"]
+        features = checkpoint.read(path)[0].get("features")
+        return features if features is not None and len(features) == count else None
