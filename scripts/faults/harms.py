@@ -1,32 +1,49 @@
-"""Harms to files, whatever is in them."""
+"""Harms to files, whatever is in them, and to the arguments of a command."""
 
 import contextlib
 import json
+import math
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
-from faults.junk import JUNK, dump, places
 from faults.results import remove
 from faults.trial import Harm
 
 from rcnn.printing import short
 
+DEEP = "nested 100,000 deep"  # stands for such a list
+JUNK = [
+    None, True, 5, -1, 0.5, 10**400, math.inf, math.nan, "", "x", "😀", "\x1b[2J", "\u202ex", "\ud800", [], {}, [[]], ["x"],
+    {"x": 1}, "a" * 100_000, DEEP,
+]  # fmt: skip
+Change = Callable[[Random, bytes], tuple[str, bytes]]  # contents of a file -> (what was done to them, others)
 
-def in_file(pattern: str, change: Callable[[Random, bytes], tuple[str, bytes]], seed: int) -> Harm:
-    """Replace what is in a file by what `change` makes of it, which also says what it did."""
+
+def dump(value: Any) -> bytes:
+    """JSON, also of what is none."""
+    return json.dumps(value).replace(json.dumps(DEEP), "[" * 100_000 + "]" * 100_000).encode()
+
+
+def places(tree: Any, path: tuple = ()) -> Iterator[tuple[Any, Any, str]]:
+    """(container, key, name) of every value in JSON."""
+    for key in tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
+        yield tree, key, ".".join(map(str, (*path, key)))
+        yield from places(tree[key], (*path, key))
+
+
+def in_file(pattern: str, change: Change, seed: int) -> Harm:
+    """Change what is in a file."""
 
     def harm(setting):
         path = setting.path(pattern, seed)
         name = path.relative_to(setting.root)
-        if not path.is_file() or not path.stat().st_size:
-            return f"{name}: nothing to change"
         try:
             text, data = change(Random(seed), path.read_bytes())
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error):
             return f"{name}: left as the harms before have made it"
         path.unlink()
         path.write_bytes(data)
@@ -36,26 +53,26 @@ def in_file(pattern: str, change: Callable[[Random, bytes], tuple[str, bytes]], 
 
 
 def bytes_changed(rng: Random, data: bytes) -> tuple[str, bytes]:
-    """Some bytes of a file are others, more or fewer."""
-    at, kind = rng.randrange(len(data)), rng.choice(["flip", "flip", "flip", "cut", "zero", "insert", "repeat", "remove"])
-    if kind == "flip":
-        bit = rng.randrange(8)
-        return f"bit {bit} of byte {at} is flipped", data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
-    length = rng.choice([1, 8, 100])
-    rest = {
-        "cut": b"", "zero": bytes(length) + data[at + length :], "insert": rng.randbytes(length) + data[at:],
-        "repeat": data[at : at + length] + data[at:], "remove": data[at + length :],
-    }[kind]  # fmt: skip
-    return f"{kind}, {length} at byte {at}", data[:at] + rest
+    """Some bytes are others, more or fewer."""
+    at, length, bit = rng.randrange(len(data)), rng.choice([1, 8, 100]), rng.randrange(8)
+    kinds = {
+        f"bit {bit} is flipped": bytes([data[at] ^ 1 << bit]) + data[at + 1 :],
+        "cut": b"",
+        f"{length} are zero": bytes(length) + data[at + length :],
+        f"{length} more": rng.randbytes(length) + data[at:],
+        f"{length} again": data[at : at + length] + data[at:],
+        f"{length} fewer": data[at + length :],
+    }
+    kind = rng.choice([*kinds, *[next(iter(kinds))] * 2])
+    return f"at byte {at:,}: {kind}", data[:at] + kinds[kind]
 
 
 def value_changed(rng: Random, tree: Any) -> tuple[str, Any]:
     """One value of JSON is another, of any type, or absent."""
-    found = list(places(tree)) if isinstance(tree, dict | list) else []
+    found = list(places(tree))
     if not found or rng.random() < 0.05:
         return "the whole is replaced", rng.choice(JUNK)
-    container, key, path = rng.choice(found)
-    name = ".".join(map(str, path))
+    container, key, name = rng.choice(found)
     if rng.random() < 0.2:
         del container[key]
         return f"{name} is removed", tree
@@ -64,21 +81,13 @@ def value_changed(rng: Random, tree: Any) -> tuple[str, Any]:
 
 
 def json_changed(rng: Random, data: bytes) -> tuple[str, bytes]:
-    """One value of a JSON file, of a line of a JSONL file, or of the header of a safetensors file."""
-    if not data.startswith((b"{", b"[")):
-        return header_changed(rng, data)
-    lines = data.splitlines()
-    if data.startswith(b'{"key"'):
+    """One value of a JSON file, of a line of a JSONL file, or of the header of a safetensors file or the JSON in it."""
+    if data.startswith((b"{", b"[")):
+        lines = data.splitlines() if data.startswith(b'{"key"') else [data]
         number = rng.randrange(len(lines))
         text, tree = value_changed(rng, json.loads(lines[number]))
         lines[number] = dump(tree)
-        return f"line {number + 1}: {text}", b"\n".join(lines) + b"\n"
-    text, tree = value_changed(rng, json.loads(data))
-    return text, dump(tree)
-
-
-def header_changed(rng: Random, data: bytes) -> tuple[str, bytes]:
-    """One value of the header of a safetensors file, or of the JSON in its metadata."""
+        return f"line {number + 1}: {text}", b"\n".join(lines) + b"\n" * data.endswith(b"\n")
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     inner = header.get("__metadata__", {})
@@ -91,23 +100,18 @@ def header_changed(rng: Random, data: bytes) -> tuple[str, bytes]:
     return f"header: {text}", struct.pack("<Q", len(new)) + new + data[8 + length :]
 
 
-def replaced(
-    pattern: str, seed: int, by: Sequence[bytes] = (b"", b"5", b"{}", b"[]", b"null", b"\xff\xfe{", b"\0" * 100)
-) -> Harm:
-    """A file has other contents."""
-    return in_file(pattern, lambda rng, data: (f"is {(new := rng.choice(by))[:20]!r}", new), seed)
+def replaced(rng: Random, data: bytes) -> tuple[str, bytes]:
+    """The contents are quite others."""
+    new = rng.choice([b"", b"5", b"{}", b"[]", b"null", b"\xff\xfe{", b"\0" * 100])
+    return f"is {new[:20]!r}", new
 
 
 def swapped(pattern: str, others: Sequence[str], seed: int) -> Harm:
     """A file is a copy of another one."""
 
     def harm(setting):
-        path, other = setting.path(pattern, seed), setting.path(others[seed % len(others)], seed // 7)
-        if other.is_file() and path.is_file():
-            data = other.read_bytes()
-            path.unlink()
-            path.write_bytes(data)
-        return f"{path.relative_to(setting.root)} is a copy of {other.relative_to(setting.root)}"
+        other = setting.path(others[seed % len(others)], seed // 7)
+        return in_file(pattern, lambda rng, data: (f"is a copy of {other.name}", other.read_bytes()), seed)(setting)
 
     return harm
 
@@ -124,7 +128,7 @@ def no_file(pattern: str, seed: int) -> Harm:
     def harm(setting):
         path = setting.path(pattern, seed)
         if path.exists():
-            remove(path) if path.is_dir() else path.unlink()
+            remove(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.chdir(setting.root):  # the names of sockets are short
             kinds[kind](path)
@@ -135,12 +139,7 @@ def no_file(pattern: str, seed: int) -> Harm:
 
 def argument(*texts: str) -> Harm:
     """More arguments of the command."""
-
-    def harm(setting):
-        setting.arguments += texts
-        return "argument " + " ".join(map(short, texts))
-
-    return harm
+    return lambda setting: setting.arguments.extend(texts) or "argument " + " ".join(map(short, texts))
 
 
 def absent(pattern: str) -> Harm:
@@ -148,7 +147,12 @@ def absent(pattern: str) -> Harm:
 
     def harm(setting):
         for path in setting.root.glob(pattern):
-            remove(path) if path.is_dir() else path.unlink()
+            remove(path)
         return f"without {pattern}"
 
     return harm
+
+
+def in_process(step: int, fault: Callable[[], Any], text: str) -> Harm:
+    """Something happens in the process of a command."""
+    return lambda setting: setting.inside.append((step, fault)) or f"step {step + 1}: {text}"

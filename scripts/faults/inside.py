@@ -1,4 +1,4 @@
-"""Harms inside the process of a command: it is killed, or its disk is full, at a moment that is a number of its own acts."""
+"""Faults inside the process of a command: it is killed, or its disk is full, at a moment that is a number of its own acts."""
 
 import errno
 import os
@@ -10,30 +10,22 @@ from collections.abc import Callable
 from PIL import Image
 
 
-def changes_files(event: str, details: tuple) -> str | None:
-    """The name of the file that an audit event is about to create or change."""
-    if event == "open" and isinstance(details[0], str | bytes) and (details[2] or 0) & (os.O_WRONLY | os.O_RDWR):
-        return os.fsdecode(details[0])
-    at = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0}.get(event)
-    return None if at is None else os.fsdecode(details[at])
-
-
-def at_change(number: int, do: Callable[[], None], fits: Callable[[str], bool] = lambda name: True) -> Callable[[], None]:
-    """A fault: `do` is called when the process is about to change a file whose name fits for the `number`-th time."""
+def at_change(number: int, do: Callable[[], None], only: str = "") -> Callable[[], None]:
+    """`do` is called when the process is about to change a file, with `only` in its name, for the `number`-th time."""
 
     def begin():
-        left, own = [number], os.getpid()  # its workers are not counted
+        left, own = number, os.getpid()  # its workers are not counted
 
         def hook(event, details):
-            if (
-                left[0]
-                and os.getpid() == own
-                and (name := changes_files(event, details))
-                and "/dev/" not in name
-                and fits(name)
-            ):
-                left[0] -= 1
-                if not left[0]:
+            nonlocal left
+            writing = event == "open" and isinstance(details[0], str | bytes) and (details[2] or 0) & os.O_ACCMODE
+            at = 0 if writing else {"os.rename": 1, "os.remove": 0, "os.mkdir": 0}.get(event)
+            if at is None or not left or os.getpid() != own:
+                return
+            name = os.fsdecode(details[at])
+            if only in name and "/dev/" not in name:
+                left -= 1
+                if not left:
                     do()
 
         sys.addaudithook(hook)
@@ -49,7 +41,7 @@ def no_space() -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def killed_decoder(name: str) -> None:
+def killed_by(name: str) -> None:
     """Kill the process that decodes an image, unless it is the command's own."""
     opened, own = Image.open, os.getpid()
 
@@ -61,6 +53,20 @@ def killed_decoder(name: str) -> None:
     Image.open = open_image
 
 
+def children_die(count: int, seconds: float) -> None:
+    """Let the first processes that this one starts be killed some time after they began."""
+
+    def before():
+        nonlocal count
+        count -= 1
+
+    def after():
+        if count >= 0:
+            signal.setitimer(signal.ITIMER_REAL, seconds)  # its signal kills
+
+    os.register_at_fork(before=before, after_in_child=after)
+
+
 def only_room_for(size: int) -> None:
     """Let no file of this process, other than those of its workers, grow over a size."""
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -70,12 +76,13 @@ def only_room_for(size: int) -> None:
 
 def failing_calls(number: int) -> None:
     """The `number`-th of the calls that find a full disk does so, and all that follow."""
-    left = [number]
+    left = number
 
     def failing(call):
         def instead(*arguments, **more):
-            left[0] -= 1
-            if left[0] <= 0:
+            nonlocal left
+            left -= 1
+            if left <= 0:
                 no_space()
             return call(*arguments, **more)
 

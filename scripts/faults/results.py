@@ -3,15 +3,16 @@
 import csv
 import io
 import json
-import math
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
+from faults.trial import Outcome, Setting
 
 
 def copy(source: Path, target: Path) -> None:
@@ -19,60 +20,63 @@ def copy(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", source, target], check=True)
 
 
-def remove(folder: Path) -> None:
-    """Delete a folder that may have unreadable parts."""
-    subprocess.run(["chmod", "-R", "u+rwX", folder], stderr=subprocess.DEVNULL, check=False)
-    shutil.rmtree(folder)
+def remove(path: Path) -> None:
+    """Delete a file, or a folder that may have unreadable parts."""
+    if not path.is_dir() or path.is_symlink():
+        return path.unlink()
+    subprocess.run(["chmod", "-R", "u+rwX", path], stderr=subprocess.DEVNULL, check=False)
+    return shutil.rmtree(path)
 
 
-def numbers(root: Path) -> dict[str, Any]:
-    """What a result file says of images and rows."""
-    result = json.loads((root / "run" / "result.json").read_bytes())
-    return {key: result[key] for key in ("rows", "class_ap", "diagnostics", "epochs", "images", "class_names")}
+def result(command: Sequence[str], root: Path, out: str) -> Any:
+    """What a command is there for, to be compared."""
+    if command[0] == "evaluate":
+        found = json.loads((root / "run" / "result.json").read_bytes())
+        return {key: found[key] for key in ("rows", "class_ap", "diagnostics", "epochs", "images", "class_names")}
+    if command[0] == "train":
+        run = root / ("other" if "output=other" in command else "run")
+        vectors = safetensors.numpy.load_file(run / "class_embeddings.safetensors")
+        return {name: array.tolist() for name, array in vectors.items()}
+    if command[0] == "describe":
+        return None if "stats" in command else (root / "names.corpus.json").read_bytes()
+    if command[0] == "predict":
+        return tags(command[command.index("--format") + 1], out)
+    return json.loads(out) if command[0] in ("tag", "labels") else out
 
 
-def embeddings(run: Path) -> dict[str, list]:
-    """The rows of a run."""
-    found = safetensors.numpy.load_file(run / "class_embeddings.safetensors")
-    return {name: array.tolist() for name, array in found.items()}
-
-
-def tags(form: str, out: str) -> dict[str, list[tuple[str, float]]]:
-    """{name of a file: its tags}, of what was printed in a format."""
-    found: dict[str, list[tuple[str, float]]] = {}
+def tags(form: str, out: str) -> dict[str, list]:
+    """{name of a file: its tags}; of a table only the unharmed files, since other names may have two blanks."""
+    found: dict[str, list] = {}
     if form == "json":
-        for entry in json.loads(out):
-            found[Path(entry["image"]).name] = [(t["class"], t["score"]) for t in entry["tags"]]
-    elif form == "csv":
+        return {Path(e["image"]).name: [[tag["class"], tag["score"]] for tag in e["tags"]] for e in json.loads(out)}
+    if form == "csv":
         for image, _, name, score in list(csv.reader(io.StringIO(out)))[1:]:
-            found.setdefault(Path(image).name, []).append((name, float(score)))
-    else:
-        for line in filter(None, out.split("\n")):
-            image, *rest = re.split(r"\s{2,}", line)
-            found[Path(image).name] = [(t.rpartition(" ")[0], float(t.rpartition(" ")[2])) for t in rest]
+            found.setdefault(Path(image).name, []).append([name, float(score)])
+    for image, row in re.findall(r"^photos/(good-\S+) +(.*)$", out, re.M) if form == "table" else ():
+        found[image] = [[name, float(score)] for name, _, score in (tag.rpartition(" ") for tag in row.split("  "))]
     return found
 
 
-def alike(found: dict, good: dict) -> str | None:
-    """What differs in the tags of unharmed images."""
-    for image, expected in good.items():
+def difference(command: Sequence[str], found: Any, good: Any) -> str | None:
+    """How a result is another than the unharmed one. Of tags: those of unharmed images, to what batches round."""
+    if command[0] not in ("predict", "tag"):
+        return None if found == good else "the result is another"
+    for image, row in good.items():
         if image not in found:
             return f"the unharmed {image} has no tags"
-        if [name for name, _ in found[image]] != [name for name, _ in expected]:
+        if [name for name, _ in found[image]] != [name for name, _ in row]:
             return f"the unharmed {image} has other tags"
-        if not all(abs(a - b) < 1e-3 for (_, a), (_, b) in zip(found[image], expected, strict=True)):
+        if not all(abs(a - b) < 1e-3 for (_, a), (_, b) in zip(found[image], row, strict=True)):
             return f"the unharmed {image} has other scores"
     return None
 
 
-def finite(folder: Path) -> str | None:
-    """What is not finite in the tensors that a run left."""
-    for path in sorted(folder.rglob("*.safetensors")):
+def finite(setting: Setting, outcome: Outcome) -> str | None:
+    """A judge: what is printed, and left as the vectors of a run, are finite numbers, also where learning was refused."""
+    for path in sorted((setting.root / "other").rglob("*.safetensors")):
         for name, array in safetensors.numpy.load_file(path).items():
             if not np.isfinite(array).all():
-                return f"{path.relative_to(folder)}: {name} is not finite"
+                return f"{path.relative_to(setting.root)}: {name} is not finite, exit code {outcome.code}"
+    if outcome.code < 2 and re.search(r"(?<![\w./=])(nan|inf|infinity)(?![\w/])", outcome.out, re.I):
+        return "prints numbers that are none"
     return None
-
-
-def finite_tags(row: list[tuple[str, float]]) -> bool:
-    return all(math.isfinite(score) for _, score in row)

@@ -10,22 +10,30 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from faults.junk import dump
+from faults.harms import dump
+
+ANSWERS = {  # kind of a question -> a good answer, which differs with the class
+    "triage": {"kind": "object", "gloss": "the everyday {0} seen in photographs", "other_senses": [], "visible": True},
+    "hierarchy": {"narrower": ["small {0}", "old {0}", "garden item"], "broader": ["artefact"]},
+    "scenes": {"scenes": [{"name": "Garden", "description": "beside a shelf and {1} pots"}]},
+    "parts": {"attributes": ["handle: long and worn", "surface: grey and bright"]},
+    "phrases": {"attributes": ["a clean implement", "often leans on {1} walls"]},
+}
 
 
 @dataclass
 class Reply:
-    """What the service says to one question; `spoil` functions change it before it is sent."""
+    """What the service says to one question; spoils change it before it is sent."""
 
     kind: str
     answer: Any  # the JSON in the message
     text: str | None = None  # instead of it
-    message: dict = field(default_factory=dict)
+    message: dict = field(default_factory=dict)  # parts that are others
     choice: dict = field(default_factory=dict)
     top: dict = field(default_factory=dict)
     status: int = 200
     headers: dict = field(default_factory=dict)
-    body: Callable[[bytes], bytes] = bytes
+    body: Callable[[bytes], bytes] = bytes  # the last to change it
     absent: int = 0  # bytes that are announced and not sent
     pause: float = 0  # seconds after every byte
 
@@ -33,8 +41,8 @@ class Reply:
         """The reply as a chat completion."""
         text = dump(self.answer).decode() if self.text is None else self.text
         message = {"role": "assistant", "content": text, "refusal": None} | self.message
-        choices = [{"index": 0, "finish_reason": "stop", "message": message} | self.choice]
         usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
+        choices = [{"index": 0, "finish_reason": "stop", "message": message} | self.choice]
         return {
             "id": "c",
             "object": "chat.completion",
@@ -45,50 +53,37 @@ class Reply:
         } | self.top
 
 
-def good_reply(request: dict) -> Reply:
-    """A good answer, which differs with the class."""
-    kind, name = request["response_format"]["json_schema"]["name"], request["messages"][1]["content"].split("\n")[0][7:]
-    answer = {
-        "triage": {"kind": "object", "gloss": f"the everyday {name} seen in photographs", "other_senses": [], "visible": True},
-        "hierarchy": {"narrower": [f"small {name}", f"old {name}", "garden item"], "broader": ["artefact"]},
-        "scenes": {"scenes": [{"name": "Garden", "description": f"beside a shelf and {len(name)} pots"}]},
-        "parts": {"attributes": ["handle: long and worn", "surface: grey and bright"]},
-        "phrases": {"attributes": ["a clean implement", f"often leans on {len(name)} walls"]},
-    }[kind]
-    return Reply(kind, answer)
-
-
 class Handler(BaseHTTPRequestHandler):
-    """Chat completions, and batches of them."""
+    """Chat completions, and one batch of them."""
 
     protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        """Nothing is logged."""
+    log_message = lambda *_: None  # noqa: E731
 
     def _reply(self, request: dict) -> Reply:
-        reply = good_reply(request)
+        kind, name = request["response_format"]["json_schema"]["name"], request["messages"][1]["content"].split("\n")[0][7:]
+        good = dump(ANSWERS[kind]).decode().replace("{0}", name).replace("{1}", str(len(name)))
+        reply = Reply(kind, json.loads(good))
         for spoil in self.server.spoils:
             spoil(reply)
         return reply
 
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path.endswith("/completions"):
+            reply = self._reply(json.loads(data))
+            return self._send(reply.body(dump(reply.completion())), reply)
         if self.path.endswith("/files"):
-            self.server.requests = [
-                json.loads(line) for line in data.split(b"\r\n\r\n")[-1].splitlines() if line.startswith(b"{")
-            ]
-            return self._send(
-                b'{"id": "f", "object": "file", "bytes": 1, "created_at": 0, "filename": "f", "purpose": "batch"}'
-            )
-        if self.path.endswith("/batches"):
-            return self._batch()
-        reply = self._reply(json.loads(data))
-        return self._send(reply.body(dump(reply.completion())), reply)
+            lines = data.split(b"\r\n\r\n")[-1].splitlines()
+            self.server.requests = [json.loads(line) for line in lines if line.startswith(b"{")]
+            file = {"id": "f", "object": "file", "bytes": 1, "created_at": 0, "filename": "f", "purpose": "batch"}
+            return self._send(dump(file))
+        return self.do_GET()
 
     def do_GET(self) -> None:
         if not self.path.endswith("/content"):
-            return self._batch()
+            batch = {"id": "b", "object": "batch", "created_at": 0, "status": "completed", "input_file_id": "f"}
+            more = {"endpoint": "/v1/chat/completions", "completion_window": "24h", "output_file_id": "o"}
+            return self._send(dump(batch | more))
         lines = []
         for request in self.server.requests:
             reply = self._reply(request["body"])
@@ -96,23 +91,16 @@ class Handler(BaseHTTPRequestHandler):
             lines.append(reply.body(dump({"id": "x", "custom_id": request["custom_id"], "response": response, "error": None})))
         return self._send(b"\n".join(lines))
 
-    def _batch(self) -> None:
-        self._send(
-            b'{"id": "b", "object": "batch", "endpoint": "/v1/chat/completions", "completion_window": "24h", "created_at": 0, '
-            b'"input_file_id": "f", "status": "completed", "output_file_id": "o"}'
-        )
-
     def _send(self, data: bytes, reply: Reply = Reply("", None)) -> None:  # noqa: B008, it is not changed
         with contextlib.suppress(OSError):  # the client may have gone
             self.send_response(reply.status)
-            for name, value in ({"Content-Type": "application/json"} | reply.headers).items():
+            more = {"Content-Length": str(len(data) + reply.absent)}
+            for name, value in ({"Content-Type": "application/json"} | reply.headers | more).items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data) + reply.absent))
             self.end_headers()
-            if reply.pause:
-                for i in range(len(data)):
-                    self.wfile.write(data[i : i + 1])
-                    time.sleep(reply.pause)
+            for i in range(len(data)) if reply.pause else ():
+                self.wfile.write(data[i : i + 1])
+                time.sleep(reply.pause)
             self.wfile.write(data)
             self.close_connection = bool(reply.absent)
 

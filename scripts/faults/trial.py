@@ -5,14 +5,11 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
-
-from faults.server import Reply
+from typing import Any, NamedTuple
 
 COLUMNS = ("tried", "refused", "accepted", "traceback", "hang", "wrong")
 FAILURES = COLUMNS[3:]
 CPU, WALL, MEMORY = 10, 30, 2 << 30  # seconds of CPU, seconds, bytes that one command may take
-REDUCING = 30  # seconds for reducing one failure
 MOST_TEXT = 16_000  # characters on stderr
 KEY = "sk-qZ7Rw2Lx9Vb4Tn6Jm8Kd3Hs5"  # of the service; the first eight characters of it are enough of a leak
 RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")  # acted upon by a terminal
@@ -24,9 +21,10 @@ class Setting:
 
     root: Path
     arguments: list[str] = field(default_factory=list)  # of the first command, beside its own
-    inside: list[tuple[int, Callable[[], None]]] = field(default_factory=list)  # (step, called in its process, first of all)
-    service: list[Callable[["Reply"], None]] = field(default_factory=list)  # what the service does to its good replies
-    after: list[Callable[[], None]] = field(default_factory=list)  # to clean up
+    inside: list[tuple[int, Callable[[], Any]]] = field(default_factory=list)  # (step, called in its process, first of all)
+    service: list[Callable[[Any], None]] = field(default_factory=list)  # what the service does to its replies, at first
+    after: list[Callable[[], Any]] = field(default_factory=list)  # to clean up
+    done: list[str] = field(default_factory=list)  # what the harms say
 
     def path(self, pattern: str, seed: int = 0) -> Path:
         """A file of the world; of those that a pattern fits, one by its number."""
@@ -45,8 +43,7 @@ class Step(NamedTuple):
     encoding: str = "utf-8:strict"  # PYTHONIOENCODING
 
 
-@dataclass
-class Outcome:
+class Outcome(NamedTuple):
     """What came of one step."""
 
     command: list[str]
@@ -56,16 +53,20 @@ class Outcome:
     exceeded: str = ""  # the bound
 
 
-@dataclass
-class Trial:
+Judge = Callable[[Setting, Outcome], str | None]  # what is wrong
+
+
+class Trial(NamedTuple):
     """One input: harms that are done one after the other, then commands, and what must be true of the last one's outcome."""
 
     harms: list[Harm]
     steps: list[Step]
-    judge: Callable[[Setting, Outcome], str | None] = lambda setting, outcome: None  # what is wrong
+    judge: Judge
 
 
 class Verdict(NamedTuple):
+    """The column of an input, and why."""
+
     column: str
     why: str = ""
     harms: Sequence[str] = ()  # what was done
@@ -74,29 +75,27 @@ class Verdict(NamedTuple):
 
 def failed(outcome: Outcome, killed: bool) -> tuple[str, str] | None:
     """(column, why) of what no command may do, whatever the input."""
+    code, err, skipping = outcome.code, outcome.err, outcome.command[0] in ("predict", "describe", "data")
     if outcome.exceeded:
         return "hang", f"more than {outcome.exceeded}"
-    if "Traceback" in outcome.err:
-        return "traceback", outcome.err.strip().splitlines()[-1]
-    if outcome.code < 0:
-        return None if killed else ("traceback", f"died of {signal.Signals(-outcome.code).name}")
-    skipping = outcome.command[0] in ("predict", "describe", "data")
-    if outcome.code not in ((0, 1, 2) if skipping else (0, 2)):
-        return "traceback", f"exit code {outcome.code}"
-    if len(outcome.err) > MOST_TEXT:
-        return "traceback", f"{len(outcome.err):,} characters on stderr"
-    if raw := RAW.search((outcome.out + outcome.err).replace("\r\n", "\n")):
-        return "traceback", f"prints {raw[0]!r}"
-    if outcome.code == 2 and not outcome.err.strip():
-        return "traceback", "exit code 2 without a word"
-    return None
+    if "Traceback" in err:
+        return "traceback", err.strip().splitlines()[-1]
+    if code < 0:
+        return None if killed else ("traceback", f"died of {signal.Signals(-code).name}")
+    raw = RAW.search((outcome.out + err).replace("\r\n", "\n"))
+    reasons = {
+        f"exit code {code}": code > 2 or (code == 1 and not skipping),
+        f"{len(err):,} characters on stderr": len(err) > MOST_TEXT,
+        f"prints {raw and raw[0]!r}": raw,
+        "exit code 2 without a word": code == 2 and not err.strip(),
+    }
+    return next((("traceback", why) for why, true in reasons.items() if true), None)
 
 
 def leaked(root: Path, outcome: Outcome) -> str | None:
     """Where the key is, or enough of it, in whatever escapes."""
-    texts = {"the output": outcome.out + outcome.err}
-    texts |= {path.name: path.read_text("utf-8", "replace") for path in root.glob("*.json*") if path.is_file()}
-    for name, text in texts.items():
+    texts = {path.name: path.read_text("utf-8", "replace") for path in root.glob("*.json*") if path.is_file()}
+    for name, text in {"the output": outcome.out + outcome.err, **texts}.items():
         plain = re.sub(r"\\+u00([0-9a-fA-F]{2})", lambda found: chr(int(found[1], 16)), text)
         if KEY[:8].lower() in plain.lower():
             return f"the key is in {name}"

@@ -19,7 +19,8 @@ from rcnn.text.classes import ClassList
 
 SEEN, UNSEEN = ("vehicle", "food", "animal"), ("building", "furniture", "fruit")
 
-CLIP = ["clip.model=null", "clip.pretrained=null", "clip.weights=tiny.safetensors", "cache=cache"]
+WITHOUT = ["clip.model=null", "clip.pretrained=null", "cache=cache"]
+CLIP = [*WITHOUT, "clip.weights=tiny.safetensors"]
 NAMES = ["--classes", "names.txt", *CLIP]
 NUMBER = 10  # images
 
@@ -103,7 +104,7 @@ def labels(path: str) -> None:
 def tag(*images: str) -> None:
     """Tag images from Python."""
     tagger = Tagger.from_names([*SEEN, *UNSEEN], model=None, pretrained=None, weights="tiny.safetensors", device="cpu")
-    print(json.dumps([dict(found) for found in tagger.tag(list(images))], allow_nan=False))
+    print(json.dumps({os.path.basename(path): row for path, row in zip(images, tagger.tag(list(images)), strict=True)}))
 
 
 def png(width: int, height: int, bits: int, colours: int, rows: bytes) -> bytes:

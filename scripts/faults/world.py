@@ -1,8 +1,8 @@
 """The unharmed world, what the commands make of it, and a process for each command of a trial."""
 
 import contextlib
+import functools
 import io
-import json
 import os
 import resource
 import signal
@@ -12,14 +12,15 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from faults import trial as bounds
 from faults.inside import at_change, die
-from faults.results import copy, embeddings, numbers, remove, tags
+from faults.results import copy, difference, finite, remove, result
 from faults.server import serve
-from faults.trial import KEY, Harm, Outcome, Setting, Step, Trial, Verdict, failed, leaked
-from faults.unharmed import CALLS, NAMES
+from faults.trial import KEY, Harm, Judge, Outcome, Setting, Step, Trial, Verdict, failed, leaked
+from faults.unharmed import CALLS
 
 import rcnn.__main__
 from rcnn import cli, data, describe, evaluate, predict, report, train  # noqa: F401, once, before any process is forked
@@ -29,60 +30,72 @@ class World:
     """The unharmed world, what the commands make of it, and a process for each command of a trial."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.root, self.good = folder, folder / "work", {}  # good: the results of the unharmed world
-        self._pristine = folder / "pristine"
+        self.folder, self.root, self.pristine = folder, folder / "work", folder / "pristine"
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)  # one port for all: answers are stored under it
         self.describe = [
             f"base_url=http://127.0.0.1:{self._socket.getsockname()[1]}/v1", "retries=0", "timeout=2", "concurrency=4",
             "attribute_rounds=1", "hierarchy_rounds=1", "scene_rounds=1",
         ]  # fmt: skip
+        self.unharmed = functools.cache(self._unharmed)
 
     def build(self) -> None:
-        """Make the world and the results of each command."""
+        """Make the world: the files, a corpus, a finished run, and scores of an evaluation that was killed."""
         self.root.mkdir(parents=True)
-        setting = Setting(self.root)
-        self._must(setting, ["build"])
-        self._must(setting, ["describe", "names.txt", *self.describe])
-        self._must(setting, ["train", "--config", "coco.yaml"])
-        interrupted = [(0, at_change(2, die, lambda name: Path(name).name.startswith("done.")))]
-        result = (self.root / "run" / "result.json").read_bytes()
-        (self.root / "run" / "result.json").unlink()
-        self._process(Setting(self.root, inside=interrupted), Step(["evaluate", "run"]), 0)
-        (self.root / "run" / "result.json").write_bytes(result)
-        copy(self.root, self._pristine)
-        self.good = {
-            "numbers": numbers(self.root), "embeddings": embeddings(self.root / "run"),
-            "corpus": (self.root / "names.corpus.json").read_bytes(),
-            "tags": tags("json", self._must(setting, ["predict", "photos", *NAMES, "--format", "json"]).out),
-            "run_tags": tags("json", self._must(setting, ["predict", "photos", "--run", "run", "--format", "json"]).out),
-            "report": self._must(setting, ["report", "run"]).out,
-            "coco": json.loads(self._must(setting, ["labels", "coco.yaml"]).out),
-            "nuswide": json.loads(self._must(setting, ["labels", "nuswide.yaml"]).out),
-        }  # fmt: skip
+        for command in (["build"], ["describe", "names.txt", *self.describe], ["train", "--config", "coco.yaml"]):
+            outcome = self._process(Setting(self.root), Step(command), 0)
+            if outcome.code:
+                raise ValueError(f"the unharmed world: {' '.join(command)}: exit code {outcome.code}: {outcome.err}")
+        done = self.root / "run" / "result.json"
+        finished = done.read_bytes()
+        done.unlink()
+        self._process(Setting(self.root, inside=[(0, at_change(2, die, "/done."))]), Step(["evaluate", "run"]), 0)
+        done.write_bytes(finished)
+        copy(self.root, self.pristine)
+        copy(self.root, self.folder / "unharmed")
 
-    def _must(self, setting: Setting, command: list[str]) -> Outcome:
-        outcome = self._process(setting, Step(command), 0)
-        if outcome.code:
-            raise ValueError(f"the unharmed world: {' '.join(command)} ended with {outcome.code}: {outcome.out}{outcome.err}")
-        return outcome
+    def _unharmed(self, *command: str) -> Any:
+        """What a command makes of the unharmed world; None if it refuses."""
+        outcome = self._process(Setting(self.folder / "unharmed"), Step(list(command)), 0)
+        return None if outcome.code else result(command, self.folder / "unharmed", outcome.out)
+
+    def same(self, command: Sequence[str], must: bool = False) -> Judge:
+        """A judge: the result is that of the unharmed world, or refused unless it must be there."""
+
+        def judge(setting, outcome):
+            if outcome.code == 2 or (outcome.code and command[0] != "predict"):
+                return f"exit code {outcome.code}: {outcome.err[-200:]!r}" if must else None
+            good = self.unharmed(*command)
+            try:
+                found = result(command, setting.root, outcome.out)
+                return finite(setting, outcome) or (None if good is None else difference(command, found, good))
+            except (OSError, ValueError, LookupError) as error:
+                return f"there is no result that can be read: {type(error).__name__}: {error}"
+
+        return judge
 
     def run(self, trial: Trial, harms: Sequence[Harm]) -> Verdict:
         """Do these harms to the unharmed world, run the commands, and judge."""
-        remove(self.root)
-        copy(self._pristine, self.root)
-        setting = Setting(self.root)
+        setting = self.harmed(harms)
         try:
-            done = [harm(setting) for harm in harms]
             for number, step in enumerate(trial.steps):
                 outcome = self._process(setting, step, number)
                 if failure := failed(outcome, step.killed):
-                    return Verdict(*failure, done, number)
+                    return Verdict(*failure, setting.done, number)
             if why := leaked(setting.root, outcome) or trial.judge(setting, outcome):
-                return Verdict("wrong", why, done, len(trial.steps) - 1)
-            return Verdict("refused" if outcome.code else "accepted", "", done)
+                return Verdict("wrong", why, setting.done, len(trial.steps) - 1)
+            return Verdict("refused" if outcome.code else "accepted", "", setting.done)
         finally:
             for clean in setting.after:
                 clean()
+
+    def harmed(self, harms: Sequence[Harm]) -> Setting:
+        """A world that these harms were done to."""
+        if self.root.exists():
+            remove(self.root)
+        copy(self.pristine, self.root)
+        setting = Setting(self.root)
+        setting.done += [harm(setting) for harm in harms]
+        return setting
 
     def _process(self, setting: Setting, step: Step, number: int) -> Outcome:
         """Run one command in a process of its own."""
