@@ -272,7 +272,7 @@ def test_what_no_retry_can_mend_stops_at_once_and_never_shows_the_key(run, serve
 
 def test_a_service_that_is_not_there_ends_the_run_in_one_line(run, tmp_path):
     (tmp_path / "names.txt").write_text("\n".join(f"tool {i}" for i in range(500)))
-    with pytest.raises(ValueError, match=r"10 classes in a row failed; the last: http://127.0.0.1:1/v1/: .*refused"):
+    with pytest.raises(ValueError, match=r"10 classes in a row failed; the last: http://127.0.0.1:1/v1: .*refused"):
         run("base_url=http://127.0.0.1:1/v1", "retries=1")
 
 
