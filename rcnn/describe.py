@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.source == "stats":
         if not args.rest:
             raise ValueError("stats: expected one or more corpus files")
-        print("\n".join(map(message, stats.compare(args.rest))))
+        print("\n".join(map(printable, stats.compare(args.rest))))
         return 0
     settings = read_settings(args.source, args.rest)
     code = describe(settings, args.dry_run, args.batch, args.max_cost, args.allow_partial)

@@ -122,9 +122,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _obey(self, plan, good):
         if "wire" in plan:
-            for byte in plan["wire"]:
+            size = 1 if "drip" in plan else len(plan["wire"])
+            for start in range(0, len(plan["wire"]), size):
                 time.sleep(plan.get("drip", 0))
-                self.wfile.write(bytes([byte]))
+                self.wfile.write(plan["wire"][start : start + size])
             self.close_connection = True
         elif "raw" in plan:
             self._send(plan.get("status", 200), plan.get("headers", {}), plan["raw"], plan.get("cut", 0))

@@ -42,10 +42,10 @@ class Reply:
         """From the decoded JSON body of a chat completion; ValueError if it is not one."""
         try:
             choice, model = raw["choices"][0], printable(cut(str(raw.get("model"))))
-            text, refusal = choice["message"].get("content"), choice["message"].get("refusal")
-            # what is too long is stored as far as it is needed to know that it cannot be used
-            text, refusal = text and text[:MOST_TEXT], refusal and cut(refusal)
-            reply = cls(model, choice.get("finish_reason"), text, refusal, None, batched)
+            finish, message = choice.get("finish_reason"), choice["message"]
+            text, refusal = message.get("content"), message.get("refusal")
+            # of what is too long, as much as tells that it cannot be used
+            reply = cls(model, finish and cut(finish), text and text[:MOST_TEXT], refusal and cut(refusal), None, batched)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             raise ValueError("the reply is not a chat completion") from None
         try:

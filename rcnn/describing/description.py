@@ -33,7 +33,7 @@ class Description:
         self, settings: DescribeConfig, classes: ClassList, store: Answers, batched: bool, max_cost: float | None
     ) -> None:
         self._base_url = settings.base_url
-        if settings.base_url:  # what shapes answers, and what is shown and written, never has the secrets in an address
+        if settings.base_url is not None:  # what shapes answers, is shown and written never has the secrets of an address
             settings = settings.model_copy(update={"base_url": Address.parse(settings.base_url).shown})
         self.settings, self.names, self.store, self.batched = settings, classes.names, store, batched
         self.cost = Cost(settings, store, batched, max_cost)

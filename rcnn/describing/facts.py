@@ -13,7 +13,6 @@ BANNED = {"thing", "object", "entity", "substance", "matter"}  # too broad to sa
 LONGEST = {"narrower": 8, "broader": 5, "attributes": 24, "scenes": 40}  # words; longer ones are prose, not phrases
 MOST, MOST_WORD = 400, 50  # characters of a text, and of a word in it
 MARKDOWN = re.compile(r"^\s*(?:[-*•#>]+|\d+[.)])\s+|\*\*|__|`")
-CHATTER = re.compile(r"\b(?:as an ai|language model|i cannot|i can't|i'm sorry|here (?:is|are))\b", re.IGNORECASE)
 # what a text is that describes nothing -> how it is known
 UNFIT = {
     "no answer": re.compile(
@@ -23,10 +22,13 @@ UNFIT = {
     ),
     "address": re.compile(r"\b\w+://|\bwww\.|\b[\w-]+\.(?:com|org|net|io)\b|\w@\w+\.", re.IGNORECASE),
     "markup": re.compile(r"[<>{}\\|]|\[/?\w+\]|&#?\w+;"),  # CLIP's own tokens, <start_of_text> and <end_of_text>, too
-    "about the assistant": CHATTER,
+    "about the assistant": re.compile(
+        r"\b(?:as an ai|language model|i cannot|i can't|i'm sorry|here (?:is|are))\b", re.IGNORECASE
+    ),
     "instruction to a language model": re.compile(
-        r"\b(?:ignore|disregard|forget|override)\b.{0,40}\b(?:previous|prior|above|earlier|instructions?|prompts?|rules)\b"
-        r"|\b(?:system|assistant|user) prompt\b|^(?:system|assistant|user): |\byou are (?:now|a|an) ",
+        r"\b(?:ignore|disregard|forget|override)\b.{0,40}\b(?:instructions?|prompts?|rules|messages?)\b"
+        r"|\b(?:ignore|disregard|forget) (?:all |everything )?(?:the )?(?:previous|prior|above|earlier)\b"
+        r"|\b(?:system|assistant|user) prompt\b|\byou are (?:now|a|an) ",
         re.IGNORECASE,
     ),
 }

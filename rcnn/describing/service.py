@@ -57,7 +57,7 @@ class Service:
     """
 
     def __init__(self, base_url: str | None, timeout: float, retries: int) -> None:
-        self._address = Address.parse(base_url or OPENAI)
+        self._address = Address.parse(OPENAI if base_url is None else base_url)
         key, login = os.environ.get("OPENAI_API_KEY", "").strip(), self._address.login
         if not key and base_url is None:
             raise StopError("OpenAI wants a key: set OPENAI_API_KEY, or base_url= to a service of your own")

@@ -12,6 +12,7 @@ from rcnn import clip
 from rcnn.describing.answers import beside
 from rcnn.describing.facts import FAMILIES, MOST_WORD, Facts, forms
 from rcnn.files import read_bytes, read_json
+from rcnn.printing import cut
 
 MOST_TOKENS = 77  # that CLIP's text tower takes
 
@@ -54,7 +55,7 @@ def compare(paths: Sequence[str]) -> list[str]:
             raise ValueError(f"{beside(path, '.about.json')} is about other classes than {path}")
         elif pairs := listed_kinds(facts):
             notes += ["", f"{path}: classes that are kinds of each other ({len(pairs)}):"]
-            notes += [f"  {name}: {kind} ({relation})" for name, relation, kind in pairs]
+            notes += [cut(f"  {name}: {kind} ({relation})") for name, relation, kind in pairs]
         tables[path] = statistics([entry.candidate_sentences for entry in entries], facts)
     rows = [["", *tables]]
     for line in max(tables.values(), key=len):

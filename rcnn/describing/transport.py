@@ -68,7 +68,7 @@ def send(request: urllib.request.Request, seconds: float, most: int) -> Response
     try:
         with opener.open(request, timeout=seconds) as response:
             body = response.read(most + 1)
-            if response.length:
+            if response.length and len(body) <= most:
                 raise ConnectionError("the reply is cut off")
             return Response(response.status, response.headers, _decompressed(body, response.headers, most))
     except urllib.error.URLError as error:
