@@ -186,6 +186,15 @@ def test_an_address_that_is_none_is_refused(run, base_url, more):
     assert len(printed.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "base_url", ["ftp://me:my-pass?word@host/v1?key=query", "me:my-pass@host", "http://me:my-pass@host:x/"]
+)
+def test_an_address_that_is_none_is_shown_without_its_credentials(run, base_url):
+    printed = run(f"base_url={base_url}")[1]
+    assert "error: base_url: expected" in printed
+    assert not any(secret in printed for secret in ("me:", "my-pass", "query"))
+
+
 def test_a_proxy_of_the_environment_is_used(run, server, monkeypatch):
     monkeypatch.setenv("http_proxy", server[0].removesuffix("/v1"))
     monkeypatch.delenv("no_proxy", raising=False)
@@ -210,6 +219,8 @@ ECHOES = {
     "error with escapes": {"status": 400, "raw": b'{"error": {"message": "bad \\u0073k-secret-1234"}}'},
     "error that is text": {"status": 503, "raw": ("x" * 213 + KEY).encode()},
     "HTML": {"raw": ("<html>" + "x" * 48 + KEY).encode()},
+    "cut by the service": {"raw": ('{"model": "' + KEY)[:-4].encode()},
+    "changed": {"status": 400, "body": {"error": {"message": f"not {KEY[:10]}****4"}}},
     "status line": {"wire": f"HTTP/1.1 {KEY}\r\n\r\n".encode()},
 }
 
@@ -395,7 +406,7 @@ def test_a_list_of_models_that_is_none_is_done_without(run, server, plan):
     server[1].behave_else = lambda method, path, before: plan
     code, printed = run()
     assert code == 2
-    assert "set model= to one that it offers, or base_url=" in printed
+    assert "perhaps the service has no model 'gpt-4o-mini'" in printed
 
 
 # ---- batches

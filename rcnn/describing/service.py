@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import re
 import threading
 import time
 import urllib.parse
@@ -24,6 +25,7 @@ QUOTA = ("insufficient_quota", "billing_hard_limit_reached")  # a 429 that no wa
 LONGEST_WAIT = 300  # seconds; where a service asks for more, the request fails
 OPENAI = "https://api.openai.com/v1"
 MOST = 4 << 20  # bytes of a reply
+SLOWEST = 100_000  # bytes a second: so much time a large file may take on its way to the service
 MOST_MODELS = 20  # that are named
 ENDS = {"gpt-4o-mini": "2027-01-14"}  # announced by OpenAI
 SECRET = 8  # characters; what is shorter ("none", "ollama") is no secret, and may be a word of an answer
@@ -69,7 +71,10 @@ class Service:
             self._headers["Authorization"] = f"Basic {basic}" if login else f"Bearer {key}"
         values = [value for _, value in urllib.parse.parse_qsl(self._address.query)]
         secrets = {key, login, login.partition(":")[2], basic, self._address.query, *values}
-        self._secrets = sorted((secret for secret in secrets if len(secret) >= SECRET), key=len, reverse=True)
+        secrets = sorted((secret for secret in secrets if len(secret) >= SECRET), key=len, reverse=True)
+        # whole, or the beginning of one that the service has cut or changed
+        parts = [re.escape(secret) for secret in secrets] + [re.escape(secret[:SECRET]) + r"[^\s\"'\\]*" for secret in secrets]
+        self._secrets = re.compile("|".join(parts)) if parts else None
         self.timeout, self.retries = min(timeout, DAY), retries
         self.trouble: str | None = None  # why the latest try failed
         self.halt = threading.Event()  # set it to end the run: waits are cut short, and nothing new is sent
@@ -99,7 +104,7 @@ class Service:
         try:
             return self.decode(raw)
         except ValueError:
-            raise _unlike("JSON", repr(cut(self.clean(raw.decode(errors="replace")), 80))) from None
+            raise _unlike("JSON", repr(self.clean(raw.decode(errors="replace"))[:80])) from None
 
     def fetch(
         self, method: str, path: str, data: bytes | None = None, headers: Mapping[str, str] | None = None, most: int = MOST
@@ -112,7 +117,7 @@ class Service:
             ConnectionError: it did not answer.
         """
         request = urllib.request.Request(self._address.join(path), data, {**self._headers, **(headers or {})}, method=method)
-        response = send(request, self.timeout, most)
+        response = send(request, max(self.timeout, len(data or b"") / SLOWEST), most)
         said = f"{self._address.shown.rstrip('/')}{path} answered {response.status}"
         if 300 <= response.status < 400:
             place = self.clean(response.headers.get("Location", "an unknown address")).rpartition("@")[2].split("?")[0]
@@ -169,8 +174,8 @@ class Service:
         if not isinstance(value, str):
             return value
         value = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # half characters cannot be stored
-        for secret in self._secrets:
-            value = value.replace(secret, "<key>")
+        if self._secrets:
+            value = self._secrets.sub("<key>", value)
         if "\\" in value and value.lstrip()[:1] == "{":  # an answer, which is JSON itself, may have them as escapes
             try:
                 inner = json.loads(value)
@@ -202,10 +207,11 @@ class Service:
             offered = [printable(cut(entry["id"], 60)) for entry in entries[: MOST_MODELS + 1]]
         except (StatusError, StopError, ConnectionError, LookupError, TypeError):
             offered = []
+        named = f"{short(model)} (its announced end is {ENDS[model]})" if model in ENDS else short(model)
+        if not offered:
+            return f"perhaps the service has no model {named}: set model=; or base_url= is not where an API begins, as at /v1"
         some = ", ".join(offered[:MOST_MODELS]) + (", …" if len(offered) > MOST_MODELS else "")
-        choose = f"set model= to one that it offers: {some}" if offered else "set model= to one that it offers, or base_url="
-        end = f" (its announced end is {ENDS[model]})" if model in ENDS else ""
-        return f"the service has no model {short(model)}{end}; {choose}"
+        return f"the service has no model {named}; set model= to one that it offers: {some}"
 
 
 def _unlike(kind: str, found: str) -> ConnectionError:

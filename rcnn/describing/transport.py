@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rcnn.printing import cut
+
 HEADERS = 1 << 20  # bytes of a reply beside its body
 
 
@@ -36,7 +38,7 @@ class Address:
         except ValueError:
             valid = False
         if not valid or re.search(r"[\s\x00-\x1f\x7f]", url):
-            public = re.sub(r"//.*@", "//", url.split("?")[0])[:100]
+            public = cut(url.rpartition("@")[2].split("?")[0], 100)
             raise ValueError(f"base_url: expected an address such as http://localhost:11434/v1, got {public!r}")
         login, _, host = parts.netloc.rpartition("@")
         if login or parts.query or parts.fragment:
@@ -74,7 +76,7 @@ def send(request: urllib.request.Request, seconds: float, most: int) -> Response
     except urllib.error.URLError as error:
         raise ConnectionError(str(error.reason)) from None
     except TimeoutError:
-        raise ConnectionError(f"no complete reply within {seconds:g} s") from None
+        raise ConnectionError(f"no complete reply within {seconds:g} s, the timeout=") from None
     except (http.client.HTTPException, OSError, ValueError, zlib.error) as error:
         raise ConnectionError(str(error) or type(error).__name__) from None
 
