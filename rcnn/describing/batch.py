@@ -16,7 +16,7 @@ from rcnn.describing.answers import Answers, Reply
 from rcnn.describing.cost import Cost
 from rcnn.describing.exchange import Exchange, Failure
 from rcnn.describing.service import MOST, PASSING, Service, StopError, UnansweredError
-from rcnn.files import DAY, digest, read_json, write_json
+from rcnn.files import digest, read_json, write_json
 from rcnn.printing import cut, printable, short
 
 ENDPOINT = "/v1/chat/completions"
@@ -184,7 +184,7 @@ def _wait(service: Service, identity: str, poll: float) -> _Batch:
                 if failed == LOOKS:
                     raise UnansweredError(f"batch {identity}: {error}; the same command looks again") from None
             print(printable(f"batch {identity}: {news}"), file=sys.stderr)
-            time.sleep(min(poll, DAY))
+            time.sleep(poll)
     except KeyboardInterrupt:
         print(f"\nbatch {identity} continues at the service; the same command collects it", file=sys.stderr)
         raise

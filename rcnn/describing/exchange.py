@@ -12,7 +12,7 @@ from rcnn.describing.answers import Answers, Reply
 from rcnn.describing.facts import gather, unfit
 from rcnn.describing.questions import PROMPTS, SCHEMAS, Attributes, Question, Triage
 from rcnn.files import digest
-from rcnn.printing import cut
+from rcnn.printing import cut, explain
 
 CAPS = ("max_tokens", "max_completion_tokens")
 COMPLAINTS = 2  # how often an invalid answer or a refusal is sent back
@@ -101,9 +101,7 @@ def _read(question: Question, reply: Reply) -> BaseModel | Failure:
     try:
         answer = SCHEMAS[question.family].model_validate_json(reply.text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = cut(".".join(map(str, first["loc"])))
-        return Failure(f"it does not fit the JSON schema: {place + ': ' if place else ''}{cut(first['msg'])}")
+        return Failure(f"it does not fit the JSON schema: {explain(error)}")
     if flaw := _flaw(question, answer):
         return Failure(flaw)
     return answer

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 from rcnn.describing.answers import Reply
 from rcnn.describing.transport import Address, send
-from rcnn.files import DAY
 from rcnn.printing import cut, printable, short
 
 T = TypeVar("T")
@@ -75,7 +74,7 @@ class Service:
         # whole, or the beginning of one that the service has cut or changed
         parts = [re.escape(secret) for secret in secrets] + [re.escape(secret[:SECRET]) + r"[^\s\"'\\]*" for secret in secrets]
         self._secrets = re.compile("|".join(parts)) if parts else None
-        self.timeout, self.retries = min(timeout, DAY), retries
+        self.timeout, self.retries = timeout, retries
         self.trouble: str | None = None  # why the latest try failed
         self.halt = threading.Event()  # set it to end the run: waits are cut short, and nothing new is sent
         self._not_before = 0.0  # time.monotonic() before which no thread sends, as the service has asked
@@ -149,7 +148,7 @@ class Service:
             if hint is not None:
                 self._not_before = max(self._not_before, time.monotonic() + hint)
             elif attempt < self.retries:
-                self._wait(2.0 ** min(attempt, 5) * random.uniform(0.75, 1.25))
+                self._wait(min(30.0, 2.0**attempt) * random.uniform(0.75, 1.25))
         raise UnansweredError(message)
 
     def decode(self, raw: bytes) -> Any:
