@@ -51,7 +51,7 @@ class FakeService:
         self.batch_line = lambda number, request: None  # one line of a batch's output; None for a good one
         self.batch_status = ["in_progress", "completed"]
         self.models = ["stand-in-1", "stand-in-2"]
-        self.asked = []  # (method, path) of all other requests
+        self.asked, self.queries = [], []  # (method, path) of all other requests, and their queries
         self.behave_else = lambda method, path, before: None  # to those, the same as `behave`
 
     def families(self):
@@ -134,10 +134,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _misbehaved(self, method):
         """Whether this request, which is none for a completion, was answered as `behave_else` has it."""
-        service, asked = self.server.service, (method, self.path.partition("?")[0].partition("/v1")[2])
+        path, _, query = self.path.partition("?")
+        service, asked = self.server.service, (method, path.partition("/v1")[2])
         with service.lock:
             before = service.asked.count(asked)
             service.asked.append(asked)
+            service.queries.append(query)
         plan = service.behave_else(*asked, before)
         if plan is not None:
             time.sleep(plan.get("sleep", 0))

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -14,8 +15,8 @@ from language_server import completion, family, good_answer, serve
 
 from rcnn import cli, describe
 from rcnn.describing import batch, service
+from rcnn.describing.address import Address
 from rcnn.describing.answers import Answers, Reply
-from rcnn.describing.transport import Address
 
 ROOT = Path(__file__).parents[1]
 KEY = "sk-secret-1234"
@@ -91,6 +92,10 @@ def test_a_byte_every_third_of_a_second_does_not_outlive_the_time_limit(run, ser
     assert code == 1
     assert "no complete reply within 0.4 s" in printed
     assert time.monotonic() - began < 10  # at this pace each of them takes longer than 15 s
+    for thread in threading.enumerate():
+        if "_exchange" in thread.name:  # it ends with its connection
+            thread.join(5)
+            assert not thread.is_alive()
 
 
 def test_a_reply_that_grows_a_thousandfold_is_refused_and_a_compressed_answer_is_taken(run, server, tmp_path):
@@ -153,6 +158,15 @@ def test_a_redirect_is_refused_with_its_target(run, server, status):
         assert len(server[1].seen) == 1
 
 
+@pytest.mark.parametrize("headers", [{}, {"Location": ""}, {"Location": f"http://[{KEY}"}])
+def test_a_redirect_to_nowhere_is_refused(run, server, headers):
+    server[1].behave = lambda body, before: {"status": 307, "headers": headers, "raw": b""}
+    code, printed = run()
+    assert code == 2
+    assert "a redirect to " in printed
+    assert len(server[1].seen) == 1
+
+
 def test_a_lone_surrogate_does_not_lose_an_answer_that_was_paid_for(run, server, tmp_path):
     outer = {"raw": raw(json.dumps(GOOD["parts"]).replace("worn", r"\ud800"))}
     server[1].behave = asking("parts", outer)
@@ -200,6 +214,14 @@ def test_a_proxy_of_the_environment_is_used(run, server, monkeypatch):
     monkeypatch.delenv("no_proxy", raising=False)
     assert run("base_url=http://service.invalid/v1")[0] == 0
     assert len(server[1].seen) == QUESTIONS
+
+
+@pytest.mark.parametrize("proxy", ["http://host:99999", "ftp://host:1", "socks5://host:1"])
+def test_a_proxy_of_the_environment_that_is_none_is_refused(run, monkeypatch, proxy):
+    monkeypatch.setenv("http_proxy", proxy)
+    code, printed = run("base_url=http://service.invalid/v1")
+    assert code == 2
+    assert "error: http_proxy in the environment: expected an address such as http://localhost:3128" in printed
 
 
 # ---- the key
@@ -448,17 +470,14 @@ def test_a_run_that_is_killed_while_it_buys_a_batch_finds_it_later(run, server, 
     assert [batch["input"] == "file-0" for batch in server[1].batches.values()] == [True, False]
 
 
-def test_a_batch_further_back_in_the_list_is_found(server, monkeypatch):
-    pages = {
-        "/batches?limit=100": {"data": [{"id": "b1", "status": "failed", "input_file_id": "x"}], "has_more": True},
-        "/batches?limit=100&after=b1": {
-            "data": [{"id": "b2", "status": "failed", "input_file_id": "file-7"}],
-            "has_more": True,
-        },
-    }
-    of = service.Service(server[0], 1, 0)
-    monkeypatch.setattr(of, "ask", lambda method, path: pages[path])
-    assert batch._find(of, "file-7").id == "b2"
+def test_a_batch_further_back_in_the_list_is_found(server):
+    pages = [
+        {"data": [{"id": "b1", "status": "failed", "input_file_id": "x"}], "has_more": True},
+        {"data": [{"id": "b2", "status": "failed", "input_file_id": "file-7"}], "has_more": True},
+    ]
+    server[1].behave_else = lambda method, path, before: {"body": pages[before]}
+    assert batch._find(service.Service(server[0], 1, 0), "file-7").id == "b2"
+    assert server[1].queries == ["limit=100", "after=b1&limit=100"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import json
 import re
 import sys
 import time
-import urllib.parse
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,20 +14,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rcnn.describing.answers import Answers, Reply
 from rcnn.describing.cost import Cost
 from rcnn.describing.exchange import Exchange, Failure
-from rcnn.describing.service import MOST, PASSING, Service, StopError, UnansweredError
-from rcnn.files import digest, read_json, write_json
+from rcnn.describing.service import PASSING, Service, StopError, UnansweredError
+from rcnn.describing.transport import MOST
+from rcnn.files import read_json, write_json
 from rcnn.printing import cut, printable, short
 
 ENDPOINT = "/v1/chat/completions"
 MOST_REQUESTS = 20_000  # in one file; of at most 10 kB each, within 200 MB
-MOST_BYTES = 512 << 20  # of an output file
+SLOWEST = 100_000  # bytes a second: so much time a file may take on its way to the service
 TRIES = 3  # of one request, over several batches
 PAGES = 10  # of a hundred batches each, in which one of an earlier run is looked for
 WORKING, OVER = ("validating", "in_progress", "finalizing", "cancelling"), ("completed", "failed", "expired", "cancelled")
 LOOKS = 100  # in a row that may fail
 
 KEY = re.compile(r"[0-9a-f]{32}")  # Exchange.key
-Identity = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,200}$")]
+Identity = Annotated[str, Field(pattern=r"^[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,199}$")]
 
 
 class _Checked(BaseModel):
@@ -100,8 +100,7 @@ def run(exchanges: list[Exchange], service: Service, store: Answers, cost: Cost,
         for identity in state.batches:
             batch = _wait(service, identity, poll)
             for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-                place = f"/files/{_quoted(file)}/content"
-                content = service.call(lambda place=place: service.fetch("GET", place, most=MOST_BYTES))
+                content = service.call(lambda file=file: service.fetch(service.api.files.content, file))
                 for line in content.splitlines():
                     _take(line, pending, store, errors, service)
             if batch.status in ("failed", "cancelled"):
@@ -122,15 +121,9 @@ def run(exchanges: list[Exchange], service: Service, store: Answers, cost: Cost,
 def _upload(service: Service, exchanges: list[Exchange]) -> str:
     """Send the next requests of these exchanges; returns the file's identity."""
     requests = [{"custom_id": e.key, "method": "POST", "url": ENDPOINT, "body": e.next_request()} for e in exchanges]
-    lines = "".join(json.dumps(request) + "\n" for request in requests)
-    border = digest(lines)
-    disposition = f'--{border}\r\nContent-Disposition: form-data; name="'
-    form = (
-        f'{disposition}purpose"\r\n\r\nbatch\r\n{disposition}file"; filename="requests.jsonl"\r\n'
-        f"Content-Type: application/octet-stream\r\n\r\n{lines}\r\n--{border}--\r\n"
-    ).encode()
-    headers = {"Content-Type": f"multipart/form-data; boundary={border}"}
-    return _checked(_File, service.call(lambda: service.ask("POST", "/files", form, headers))).id
+    file = ("requests.jsonl", "".join(json.dumps(request) + "\n" for request in requests).encode())
+    more = {"purpose": "batch", "timeout": max(service.timeout, len(file[1]) / SLOWEST)}
+    return _checked(_File, service.call(lambda: service.ask(service.api.files.create, file=file, **more))).id
 
 
 def _create(service: Service, state: State, path: Path) -> None:
@@ -141,7 +134,8 @@ def _create(service: Service, state: State, path: Path) -> None:
         if found := _find(service, state.uploaded):  # made by a try, or a run, that has not learned of it
             return found
         body = {"input_file_id": state.uploaded, "endpoint": ENDPOINT, "completion_window": "24h"}
-        return _checked(_Batch, service.ask("POST", "/batches", body, {"Idempotency-Key": f"rcnn-{state.uploaded}"}))
+        once = {"Idempotency-Key": f"rcnn-{state.uploaded}"}
+        return _checked(_Batch, service.ask(service.api.batches.create, **body, extra_headers=once))
 
     try:
         state.batches.append(service.call(request).id)
@@ -153,14 +147,14 @@ def _create(service: Service, state: State, path: Path) -> None:
 
 def _find(service: Service, file: str) -> _Batch | None:
     """The batch of an uploaded file, if the service has one."""
-    place = ""
+    where: dict[str, Any] = {"limit": 100}
     for _ in range(PAGES):
-        page = _checked(_Batches, service.ask("GET", f"/batches?limit=100{place}"))
+        page = _checked(_Batches, service.ask(service.api.batches.list, **where))
         if found := next((batch for batch in page.data if batch.input_file_id == file), None):
             return found
         if not (page.has_more and page.data):
             break
-        place = f"&after={_quoted(page.data[-1].id)}"
+        where["after"] = page.data[-1].id
     return None
 
 
@@ -170,7 +164,7 @@ def _wait(service: Service, identity: str, poll: float) -> _Batch:
     try:
         while True:
             try:
-                batch = _checked(_Batch, service.call(lambda: service.ask("GET", f"/batches/{_quoted(identity)}")))
+                batch = _checked(_Batch, service.call(lambda: service.ask(service.api.batches.retrieve, identity)))
                 if batch.status in OVER:
                     return batch
                 if batch.status not in WORKING:
@@ -225,10 +219,6 @@ def _checked(kind: type[Kind], value: Any) -> Kind:
         return kind.model_validate(value)
     except ValidationError:
         raise StopError(f"the service answered with something that is no {kind.__name__[1:].lower()}: {short(value)}") from None
-
-
-def _quoted(identity: str) -> str:
-    return urllib.parse.quote(identity, safe="")
 
 
 def _reasons(batch: _Batch) -> str:

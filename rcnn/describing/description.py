@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from rcnn.config import DescribeConfig, shaping
 from rcnn.describing import batch, live, questions
+from rcnn.describing.address import Address
 from rcnn.describing.answers import Answers, beside
 from rcnn.describing.compose import sentences
 from rcnn.describing.cost import Cost
@@ -16,7 +17,6 @@ from rcnn.describing.facts import gather, unfit
 from rcnn.describing.questions import Question, Triage
 from rcnn.describing.service import Service, StopError
 from rcnn.describing.stats import MOST_TOKENS, token_count
-from rcnn.describing.transport import Address
 from rcnn.printing import printable, short
 from rcnn.progress import progress
 from rcnn.text.classes import ClassList

@@ -9,12 +9,15 @@ import re
 import threading
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import httpx2
+import openai
+
+from rcnn.describing.address import Address
 from rcnn.describing.answers import Reply
-from rcnn.describing.transport import Address, send
+from rcnn.describing.transport import Transport
 from rcnn.printing import cut, printable, short
 
 T = TypeVar("T")
@@ -22,9 +25,7 @@ PASSING = (408, 409, 425, 429)  # of the 4xx, those worth another try; after the
 OWN_FAULT = (413, 422)  # of this request alone
 QUOTA = ("insufficient_quota", "billing_hard_limit_reached")  # a 429 that no wait mends
 LONGEST_WAIT = 300  # seconds; where a service asks for more, the request fails
-OPENAI = "https://api.openai.com/v1"
-MOST = 4 << 20  # bytes of a reply
-SLOWEST = 100_000  # bytes a second: so much time a large file may take on its way to the service
+OPENAI = "https://api.openai.com/v1"  # explicit, since the openai package would follow OPENAI_BASE_URL
 MOST_MODELS = 20  # that are named
 ENDS = {"gpt-4o-mini": "2027-01-14"}  # announced by OpenAI
 SECRET = 8  # characters; what is shorter ("none", "ollama") is no secret, and may be a word of an answer
@@ -53,23 +54,33 @@ class StatusError(Exception):
 class Service:
     """An OpenAI-compatible service; requests that fail in passing are tried again with exponential back-off.
 
-    Everything that it says passes `decode` or `clean`, which take out the key before anything is stored, shown or cut.
+    Everything that it says passes `decode` or `clean`, which take out the key before anything is stored, shown or cut; the
+    openai package makes the requests, and parses no reply.
     ValueError for a `base_url` that is no address, StopError for OpenAI without OPENAI_API_KEY in the environment.
     """
 
     def __init__(self, base_url: str | None, timeout: float, retries: int) -> None:
         self._address = Address.parse(OPENAI if base_url is None else base_url)
-        key, login = os.environ.get("OPENAI_API_KEY", "").strip(), self._address.login
+        key, login, query = os.environ.get("OPENAI_API_KEY", "").strip(), self._address.login, self._address.query
         if not key and base_url is None:
             raise StopError("OpenAI wants a key: set OPENAI_API_KEY, or base_url= to a service of your own")
         if not (key.isascii() and key.isprintable()):
             raise ValueError("OPENAI_API_KEY has characters that no key has")
-        basic = base64.b64encode(login.encode()).decode()
-        self._headers = {"User-Agent": "rcnn", "Accept-Encoding": "gzip", "Content-Type": "application/json"}
-        if login or key:
-            self._headers["Authorization"] = f"Basic {basic}" if login else f"Bearer {key}"
-        values = [value for _, value in urllib.parse.parse_qsl(self._address.query)]
-        secrets = {key, login, login.partition(":")[2], basic, self._address.query, *values}
+        user, _, password = login.partition(":")
+        client = openai.DefaultHttpxClient(
+            transport=Transport(self._address.shown),
+            auth=(user, password) if login else None,
+            params=query,
+            headers={"Accept-Encoding": "gzip"},
+            event_hooks={"response": [self._refuse]},
+            follow_redirects=False,
+        )
+        # a local server accepts any key; retries are done here, since the client repeats an exhausted quota in vain
+        self.api = openai.OpenAI(
+            api_key=key or "none", base_url=self._address.shown, timeout=timeout, max_retries=0, http_client=client
+        ).with_raw_response
+        basic, values = base64.b64encode(f"{user}:{password}".encode()).decode(), urllib.parse.parse_qsl(query)
+        secrets = {key, login, password, basic, query, *(value for _, value in values)}
         secrets = sorted((secret for secret in secrets if len(secret) >= SECRET), key=len, reverse=True)
         # whole, or the beginning of one that the service has cut or changed
         parts = [re.escape(secret) for secret in secrets] + [re.escape(secret[:SECRET]) + r"[^\s\"'\\]*" for secret in secrets]
@@ -84,7 +95,7 @@ class Service:
 
         def request():
             try:
-                value = self.ask("POST", "/chat/completions", body)
+                value = self.ask(self.api.chat.completions.create, **body)
             except StatusError as error:
                 if error.status == 404:
                     raise StopError(f"{error}; {self._models(body['model'])}") from None
@@ -96,35 +107,26 @@ class Service:
 
         return self.call(request)
 
-    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        """The JSON value that the service answers to one try; `body` is JSON-able, or bytes whose type `headers` tell."""
-        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        raw = self.fetch(method, path, data, headers)
+    def ask(self, resource: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+        """The JSON value that the service answers to one try; the rest as of `fetch`."""
+        raw = self.fetch(resource, *arguments, **more)
         try:
             return self.decode(raw)
         except ValueError:
             raise _unlike("JSON", repr(self.clean(raw.decode(errors="replace"))[:80])) from None
 
-    def fetch(
-        self, method: str, path: str, data: bytes | None = None, headers: Mapping[str, str] | None = None, most: int = MOST
-    ) -> bytes:
-        """The bytes that the service answers to one try.
+    def fetch(self, resource: Callable[..., Any], *arguments: Any, **more: Any) -> bytes:
+        """The bytes that the service answers to one try of a resource, such as `api.models.list`.
 
         Raises:
             StatusError: it answered with a status that means failure.
             StopError: it redirects.
             ConnectionError: it did not answer.
         """
-        request = urllib.request.Request(self._address.join(path), data, {**self._headers, **(headers or {})}, method=method)
-        response = send(request, max(self.timeout, len(data or b"") / SLOWEST), most)
-        said = f"{self._address.shown.rstrip('/')}{path} answered {response.status}"
-        if 300 <= response.status < 400:
-            place = self.clean(response.headers.get("Location", "an unknown address")).rpartition("@")[2].split("?")[0]
-            raise StopError(f"{said}, a redirect to {cut(place)}, which is not followed; if it is right, set base_url=")
-        if not 200 <= response.status < 300:
-            message, code = self._problem(response.body)
-            raise StatusError(response.status, f"{said}: {message}", code, _hint(response.headers))
-        return response.body
+        try:
+            return resource(*arguments, **more).http_response.content
+        except openai.APIConnectionError as error:
+            raise ConnectionError(str(error.__cause__ or error)) from None
 
     def call(self, request: Callable[[], T]) -> T:
         """The result of `request()`, tried again where that may help; StopError or UnansweredError if there is none."""
@@ -188,6 +190,16 @@ class Service:
         if (seconds > 0 and self.halt.wait(seconds)) or self.halt.is_set():
             raise InterruptedRunError
 
+    def _refuse(self, response: httpx2.Response) -> None:
+        """Raise for a redirect or a failure, before the client follows, parses or repeats anything."""
+        said = f"{response.request.url.copy_with(query=None)} answered {response.status_code}"
+        if response.is_redirect:
+            place = self.clean(response.headers.get("location", "an unknown address")).rpartition("@")[2].split("?")[0]
+            raise StopError(f"{said}, a redirect to {cut(place)}, which is not followed; if it is right, set base_url=")
+        if not response.is_success:
+            message, code = self._problem(response.content)
+            raise StatusError(response.status_code, f"{said}: {message}", code, _hint(response.headers))
+
     def _problem(self, body: bytes) -> tuple[str, Any]:
         """(message, code) of an error, in the service's own words."""
         try:
@@ -202,7 +214,7 @@ class Service:
     def _models(self, model: str) -> str:
         """What to do about a model that the service seems not to have."""
         try:
-            entries = self.ask("GET", "/models")["data"]
+            entries = self.ask(self.api.models.list)["data"]
             offered = [printable(cut(entry["id"], 60)) for entry in entries[: MOST_MODELS + 1]]
         except (StatusError, StopError, ConnectionError, LookupError, TypeError):
             offered = []

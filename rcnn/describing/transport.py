@@ -1,153 +1,76 @@
-"""HTTP requests to a service that nobody vouches for: one deadline for all of a reply, a bounded body, no redirects."""
+"""HTTP exchanges with a service that nobody vouches for: one deadline for all of a reply, and a bounded body."""
 
-import contextlib
-import functools
-import http.client
-import io
-import re
-import socket
-import ssl
-import time
-import urllib.error
-import urllib.parse
+import concurrent.futures
+import threading
 import urllib.request
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
 
-from rcnn.printing import cut
+import httpx2
 
-HEADERS = 1 << 20  # bytes of a reply beside its body
+MOST = 4 << 20  # bytes of a reply
+MOST_FILE = 512 << 20  # of a file's content
+KEPT = ("location", "retry-after", "retry-after-ms")  # headers that are read; the client stores others, such as cookies
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a service is; the parts of its address that may be secret are kept apart, and are neither shown nor stored."""
+class Transport(httpx2.BaseTransport):
+    """Exchanges within the request's timeout, through the proxy that the environment names for `url`.
 
-    shown: str  # without them
-    query: str = ""
-    login: str = ""  # user:password
+    The limits of httpx2 itself begin anew with every byte, and it reads and decompresses without a bound.
+    ValueError for a proxy that is none.
+    """
 
-    @classmethod
-    def parse(cls, url: str) -> "Address":
-        """From the address of an API, such as http://localhost:11434/v1; ValueError if it is none."""
+    def __init__(self, url: str) -> None:
+        self._tls, self._proxy = httpx2.create_ssl_context(), _proxy(httpx2.URL(url))
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        seconds = request.extensions["timeout"]["read"]
+        reply: concurrent.futures.Future[httpx2.Response] = concurrent.futures.Future()
         try:
-            parts = urllib.parse.urlsplit(url)
-            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isascii()
-        except ValueError:
-            valid = False
-        if not valid or re.search(r"[\s\x00-\x1f\x7f]", url):
-            public = cut(url.rpartition("@")[2].split("?")[0], 100)
-            raise ValueError(f"base_url: expected an address such as http://localhost:11434/v1, got {public!r}")
-        login, _, host = parts.netloc.rpartition("@")
-        if login or parts.query or parts.fragment:
-            url = urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))
-        return cls(url, parts.query, urllib.parse.unquote(login))
-
-    def join(self, path: str) -> str:
-        """The address of a path below, with the query."""
-        return self.shown.rstrip("/") + path + (("&" if "?" in path else "?") + self.query if self.query else "")
+            # connections of this exchange alone: to close them ends it
+            with httpx2.HTTPTransport(verify=self._tls, proxy=self._proxy) as inner:
+                threading.Thread(target=_exchange, args=(inner, request, reply), daemon=True).start()
+                return reply.result(seconds)
+        except (TimeoutError, httpx2.TimeoutException):
+            raise httpx2.ReadTimeout(f"no complete reply within {seconds:g} s, the timeout=") from None
+        except (OSError, ValueError, zlib.error) as error:
+            raise httpx2.ReadError(str(error) or type(error).__name__) from None
 
 
-class Response(NamedTuple):
-    """What came back, whatever its status."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes  # decompressed
-
-
-def send(request: urllib.request.Request, seconds: float, most: int) -> Response:
-    """The response to a request, a redirect's too; the proxies of the environment are used.
-
-    Raises:
-        ConnectionError: there is none within `seconds`, it is no HTTP, is cut off, or has a body of more than `most` bytes.
-    """
-    opener = urllib.request.OpenerDirector()  # one that neither follows redirects nor raises for a status
-    for handler in (urllib.request.ProxyHandler(), _Handler(most)):
-        opener.add_handler(handler)
+def _exchange(inner: httpx2.HTTPTransport, request: httpx2.Request, reply: concurrent.futures.Future) -> None:
     try:
-        with opener.open(request, timeout=seconds) as response:
-            body = response.read(most + 1)
-            if response.length and len(body) <= most:
-                raise ConnectionError("the reply is cut off")
-            return Response(response.status, response.headers, _decompressed(body, response.headers, most))
-    except urllib.error.URLError as error:
-        raise ConnectionError(str(error.reason)) from None
-    except TimeoutError:
-        raise ConnectionError(f"no complete reply within {seconds:g} s, the timeout=") from None
-    except (http.client.HTTPException, OSError, ValueError, zlib.error) as error:
-        raise ConnectionError(str(error) or type(error).__name__) from None
+        response = inner.handle_request(request)
+        headers = {name: response.headers[name] for name in KEPT if name in response.headers}
+        body = _body(response, MOST_FILE if request.url.path.endswith("/content") else MOST)
+        reply.set_result(httpx2.Response(response.status_code, headers=headers, content=body, request=request))
+    except Exception as error:  # raised where the reply is waited for
+        reply.set_exception(error)
 
 
-def _decompressed(body: bytes, headers: Mapping[str, str], most: int) -> bytes:
-    encoding = headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding in ("gzip", "x-gzip", "deflate"):
-        inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)  # either, by its header
-        body = inflate.decompress(body, most + 1)
-        if len(body) <= most and not inflate.eof:
-            raise ConnectionError("the compressed reply is cut off")
-    elif encoding not in ("identity", ""):
-        raise ConnectionError("the reply is compressed in a way that was not asked for")
-    if len(body) > most:
-        raise ConnectionError(f"the reply has more than {most:,} bytes")
-    return body
+def _body(response: httpx2.Response, most: int) -> bytes:
+    """The decompressed body; ValueError if that, or what comes through the network, has more than `most` bytes."""
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
+        raise ValueError("the reply is compressed in a way that was not asked for")
+    inflate = None if encoding in ("identity", "") else zlib.decompressobj(32 + zlib.MAX_WBITS)  # either, by its header
+    body, received = bytearray(), 0
+    for chunk in response.iter_raw():
+        received += len(chunk)
+        body += inflate.decompress(chunk, most + 1 - len(body)) if inflate else chunk
+        if max(received, len(body)) > most:
+            raise ValueError(f"the reply has more than {most:,} bytes")
+    if inflate and not inflate.eof:
+        raise ValueError("the compressed reply is cut off")
+    return bytes(body)
 
 
-class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-    """Connections whose replies come through `_Incoming`."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__(context=_tls())
-        self.most = most
-
-    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(functools.partial(_connection, self.most, http.client.HTTPConnection), request)
-
-    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        kind = functools.partial(http.client.HTTPSConnection, context=_tls())
-        return self.do_open(functools.partial(_connection, self.most, kind), request)
-
-
-_tls = functools.cache(ssl.create_default_context)
-
-
-def _connection(most: int, kind: Callable, host: str, timeout: float) -> http.client.HTTPConnection:
-    connection, end = kind(host, timeout=timeout), time.monotonic() + timeout
-    connection.response_class = lambda sock, **more: http.client.HTTPResponse(_Incoming(sock, end, most + HEADERS), **more)
-    return connection
-
-
-class _Incoming(io.RawIOBase):
-    """The bytes that come through a socket, until a deadline, and so many at most.
-
-    A socket's own time limit begins anew with every byte, and neither it nor http.client limits how many there are.
-    """
-
-    def __init__(self, sock: socket.socket, end: float, most: int) -> None:
-        self._socket, self._end, self._left = sock, end, most
-        self._stream = sock.makefile("rb", buffering=0)
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """What http.client asks a socket for."""
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        seconds = self._end - time.monotonic()
-        if seconds <= 0:
-            raise TimeoutError
-        self._socket.settimeout(seconds)
-        count = self._stream.readinto(buffer)
-        self._left -= count
-        if self._left < 0:
-            raise ConnectionError("the reply is too long")
-        return count
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.close()
-        super().close()
+def _proxy(url: httpx2.URL) -> httpx2.Proxy | None:
+    place = urllib.request.getproxies().get(url.scheme)
+    if not place or urllib.request.proxy_bypass(url.netloc.decode()):
+        return None
+    try:
+        proxy = httpx2.Proxy(place if "://" in place else f"http://{place}")
+        if proxy.url.scheme in ("http", "https"):
+            return proxy
+    except (ValueError, httpx2.InvalidURL):
+        pass
+    raise ValueError(f"{url.scheme}_proxy in the environment: expected an address such as http://localhost:3128")
