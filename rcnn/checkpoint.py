@@ -16,7 +16,6 @@ from safetensors.torch import save
 
 from rcnn.files import replace_file
 from rcnn.printing import explain, short
-from rcnn.text.classes import ClassList
 
 EMBEDDINGS = "class_embeddings.safetensors"
 VERSION = 3  # of the metadata of a run
@@ -70,8 +69,9 @@ class Run(_Metadata):
 def write(path: str | Path, tensors: dict[str, torch.Tensor], **metadata: Any) -> None:
     """Write named tensors and JSON-able metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({"order": list(tensors), **metadata})  # safetensors sorts its tensors
-    data = save(tensors, {"metadata": text, "sha256": _checksum(tensors, text)})
+    metadata = {"order": list(tensors), **metadata}  # safetensors sorts its tensors
+    # one text, since safetensors orders several at random
+    data = save(tensors, {"metadata": json.dumps({**metadata, "sha256": _checksum(tensors, metadata)})})
     with replace_file(path) as file:
         file.write(data)
 
@@ -90,11 +90,11 @@ def read(path: str | Path, schema: type[BaseModel] | None = None) -> tuple[dict[
         raise FileNotFoundError(f"there is no {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata()
-            metadata = json.loads(header["metadata"])
-            tensors = {name: file.get_tensor(name) for name in metadata.pop("order")}
-        if header["sha256"] != _checksum(tensors, header["metadata"]):
+            metadata = json.loads(file.metadata()["metadata"])
+            tensors = {name: file.get_tensor(name) for name in metadata["order"]}
+        if metadata.pop("sha256") != _checksum(tensors, metadata):
             raise ValueError("its contents do not have its checksum")
+        del metadata["order"]
         if schema:
             schema.model_validate(metadata)
         if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
@@ -117,9 +117,9 @@ def _not_ours(path: str | Path, why: str) -> ValueError:
     )
 
 
-def _checksum(tensors: dict[str, torch.Tensor], text: str) -> str:
+def _checksum(tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> str:
     """SHA-256 of the metadata, and of the names, types, shapes and bytes of the tensors."""
-    hashed = hashlib.sha256(text.encode())
+    hashed = hashlib.sha256(json.dumps(metadata).encode())
     for name, tensor in tensors.items():
         hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         hashed.update(tensor.numpy())
@@ -134,7 +134,6 @@ def read_run(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any
     rows, metadata = read(path, Run)
     if metadata["version"] != VERSION:
         raise ValueError(f"{path} was made by another version of this code; learn again into another folder (output=)")
-    ClassList(tuple(metadata["class_names"]), metadata["seen"], tuple(metadata["notes"]))  # which checks them
     if metadata["method"] not in rows:
         raise _not_ours(path, f"it has no row {short(metadata['method'])}")
     shape = len(metadata["class_names"]), *rows[metadata["method"]].shape[-1:]

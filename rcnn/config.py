@@ -140,6 +140,9 @@ class EvaluateConfig(Section):
     temperature: float = option(1 / 20, "τ_s; the paper names none, the authors' code has 1/20", "scores", ge=1e-6, le=1e6)
     precision: Literal["auto", "float32", "bf16", "fp16"] = option("auto", "auto: fp16 on CUDA, else float32", "scores")
     batch_size: int = option(16, "images at a time", "digits", ge=1, le=100_000)
+    max_pixels: int = option(
+        89_478_485, "of an image file; larger JPEGs are decoded smaller, others left out", "scores", ge=224**2, le=10**10
+    )
     compile: bool = option(False, "torch.compile the image tower", "digits")
     top_k: tuple[Positive, ...] = option((3, 5), "k of precision, recall and F1", "metrics", max_length=100)
     epochs: bool = option(True, "also measure the class embeddings of every epoch, in the same pass", "metrics")

@@ -8,8 +8,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from rcnn import cli, clip, config
+from rcnn.datasets import DATASETS
 from rcnn.datasets.images import read_images
 from rcnn.files import file_sha256
+from rcnn.printing import lossless, message, printable
 from rcnn.progress import progress
 from rcnn.score.views import batches
 from rcnn.text import corpus
@@ -30,9 +32,9 @@ def check(settings: config.Config, decode: bool = False) -> bool:
         try:
             state, text = "ok", look(settings)
         except (OSError, ValueError) as error:
-            state, text = "MISSING", f"{error}\n{hint}".rstrip()
+            state, text = "MISSING", f"{message(str(error))}\n{hint}".rstrip()
             missing.append(name)
-        print(f"{state:8} {name}: {text}".replace("\n", "\n         "))
+        print(f"{state:8} {name}:", "\n         ".join(map(printable, text.split("\n"))))
         if "classes" in missing:
             return False  # the other parts depend on them
     if not settings.dataset.annotations:
@@ -61,15 +63,21 @@ def _images(settings: config.Config, decode: bool) -> Iterator[str]:
     yield f"{len(images.paths):,} images, {images.left_out:,} without a positive label not used"
     if images.missing:
         yield f"{len(images.missing):,} missing, which dataset.allow_missing lets pass: {', '.join(images.missing[:10])}"
+    for what, expected in DATASETS[settings.dataset.kind].counts.items():
+        if images.counts[what] != expected:
+            yield f"{images.counts[what]:,} {what}; EXPECTED {expected:,}"
+    if images.unverified:
+        yield f"not verified: {images.unverified}"
     for task, first in classes.tasks.items():
         positive = images.labels[:, first:] == 1
         found, expected = int(positive.any(1).sum()), settings.dataset.expected_images.get(task)
         line = f"{task.upper()}: {found:,} images, {positive.sum().item() / max(found, 1):.3f} positives each"
         yield line + (f"; EXPECTED {expected:,}" if expected not in (None, found) else "")
     if decode:
-        loader = batches(images.paths, size=1, grids=(), batch_size=64, workers=settings.evaluate.workers)
+        e = settings.evaluate
+        loader = batches(images.paths, 1, grids=(), batch_size=64, workers=e.workers, max_pixels=e.max_pixels)
         decoded = progress(loader, "decode", unit="batch")
-        broken = [f"{images.paths[i]}: {why}" for batch in decoded for i, why in batch.broken.items()]
+        broken = [f"{lossless(str(images.paths[i]))}: {why}" for batch in decoded for i, why in batch.broken.items()]
         listed = f"{len(broken)} of {len(images.paths)} images cannot be read:\n  " + "\n  ".join(broken[:10])
         if broken and not settings.dataset.allow_missing:
             raise ValueError(listed)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from rcnn.printing import short
+
 DAY = 24 * 60 * 60  # seconds; temporary files that are older, and of no living process, are removed
 MOST_TEXT = 1 << 20  # bytes of a text file that people write: configurations, lists
 MOST_JSON = 1 << 30
@@ -46,10 +48,9 @@ def must_be_regular(path: str | Path) -> None:
 def read_bytes(path: str | Path, most: int = MOST_JSON) -> bytes:
     """The bytes of a regular file; ValueError if it has more than `most`."""
     with open_regular(path) as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"{path} has more than {most:,} bytes, which is no file of this kind")
-    return data
+        if os.fstat(file.fileno()).st_size > most:
+            raise ValueError(f"{path} has more than {most:,} bytes, which is no file of this kind")
+        return file.read(most)
 
 
 def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
@@ -64,11 +65,19 @@ def read_json(path: str | Path, most: int = MOST_JSON) -> Any:
     """The value in a JSON file; ValueError names a file that is none."""
     text = read_text(path, most)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_duplicates)
     except RecursionError:
         raise ValueError(f"{path} is not JSON that can be read: it is nested too deeply") from None
     except ValueError as error:  # of the syntax, or of a number of more than 4,300 digits
         raise ValueError(f"{path} is not JSON, perhaps only half written: {error}") from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):  # the first value would be lost
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{short(next(key for key in keys if keys.count(key) > 1))} is there twice")
+    return found
 
 
 @contextlib.contextmanager

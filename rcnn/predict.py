@@ -4,77 +4,58 @@ Scores rank the classes of one image; they are cosines, not probabilities. Witho
 of CLIP's 80 templates. Images that cannot be read are named, and the exit code is then 1. In Python: `rcnn.Tagger`.
 """
 
+import contextlib
 import csv
 import json
 import os
 import sys
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-
-from PIL import Image
 
 from rcnn import cli, config
 from rcnn.learn.class_embeddings import coinciding_names
+from rcnn.photos import find_images
+from rcnn.printing import UNPRINTABLE, lossless, message, printable
 from rcnn.progress import progress
 from rcnn.tagger import TOP, Tagger, Tags
 from rcnn.text.classes import ClassList, in_words
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-RAW = (".cr2", ".cr3", ".nef", ".nrw", ".arw", ".dng", ".orf", ".rw2", ".rwl", ".raf", ".pef", ".srw", ".iiq", ".3fr")
-# formats that people's folders hold, and what to do where Pillow reads them only with more, or not at all
-OTHERS = {
-    **dict.fromkeys([".heic", ".heif", ".avif"], "this format needs another package; run pip install pillow-heif"),
-    **dict.fromkeys([".jxl", ".jp2", ".psd"], "this format is not read; convert it to JPEG first"),
-    **dict.fromkeys(RAW, "a camera's raw format, which is not read; convert it to JPEG first"),
-}
 
 FORMATS = ("table", "csv", "json")
 # keys that only learning reads; the seed, which shapes other things too, may be given
 SETTLED = [known.key for known in config.options() if known.shapes in ("learning", "rows") and known.key != "seed"]
 
 
-def find_images(places: Iterable[str | Path]) -> tuple[list[Path], dict[Path, str], int]:
-    """Image files among `places`, which are files and folders to search; each file once.
-
-    Returns (images, {file of a format that is not read: why}, number of hidden images that are left alone).
-    """
-    found, hidden = [], []
-    for place in map(Path, places):
-        if place.is_dir():
-            files = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES | set(OTHERS) and p.is_file())
-            for path in files:
-                (hidden if any(part.startswith(".") for part in path.relative_to(place).parts) else found).append(path)
-        elif place.is_file():
-            found.append(place)
-        else:
-            raise FileNotFoundError(f"there is no image or folder {place}")
-    found, hidden = ({os.path.abspath(path): path for path in paths} for paths in (found, hidden))
-    left_alone = len(hidden.keys() - found.keys())
-    if not found:
-        named, left = ", ".join(map(str, places)), f"; hidden files left alone: {left_alone}" if hidden else ""
-        raise FileNotFoundError(f"no images in {named}; looked for {' '.join(sorted(SUFFIXES))}{left}")
-    readable = Image.registered_extensions()
-    unread = {p: OTHERS[kind] for p in found.values() if (kind := p.suffix.lower()) in OTHERS and kind not in readable}
-    return [p for p in found.values() if p not in unread], unread, left_alone
-
-
-def show(results: list[tuple[Path, Tags]], form: str) -> None:
-    """Print the tags of all images as one of FORMATS."""
-    if form == "json":
-        entries = [
-            {"image": str(path), "tags": [{"class": name, "score": round(score, 6)} for name, score in tags]}
-            for path, tags in results
-        ]
-        print(json.dumps(entries, indent=1, ensure_ascii=False))
-    elif form == "csv":
-        writer = csv.writer(sys.stdout)
+@contextlib.contextmanager
+def printer(form: str, paths: Iterable[Path]) -> Iterator[Callable[[Path, Tags], None]]:
+    """A function that prints the tags of one of `paths` as one of FORMATS; JSON is closed at the end, if all went well."""
+    width, before, writer = max((len(lossless(str(path))) for path in paths), default=0), "[", csv.writer(sys.stdout)
+    if form == "csv":
         writer.writerow(["image", "rank", "class", "score"])
-        for path, tags in results:
-            writer.writerows([path, rank, name, f"{score:.6f}"] for rank, (name, score) in enumerate(tags, 1))
-    else:
-        width = max((len(str(path)) for path, _ in results), default=0)
-        for path, tags in results:
-            print(str(path).ljust(width), "  ".join(f"{name} {score:.3f}" for name, score in tags), sep="  ")
+
+    def show(path: Path, tags: Tags) -> None:
+        nonlocal before
+        image = lossless(str(path))
+        if form == "json":
+            entry = {"image": str(path), "tags": [{"class": name, "score": round(score, 6)} for name, score in tags]}
+            print(before, textwrap.indent(_json(entry), " "), sep="\n", end="")
+            before = ","
+        elif form == "csv":
+            writer.writerows([image, rank, printable(name), f"{score:.6f}"] for rank, (name, score) in enumerate(tags, 1))
+        else:
+            print(image.ljust(width), "  ".join(f"{printable(name)} {score:.3f}" for name, score in tags), sep="  ")
+
+    yield show
+    if form == "json":
+        print("[]" if before == "[" else "\n]")
+
+
+def _json(value: object) -> str:
+    """JSON with escapes where stdout's encoding lacks a character, or a terminal would act upon it."""
+    text, encoding = json.dumps(value, indent=1, ensure_ascii=False), sys.stdout.encoding or "utf-8"
+    if text.encode(encoding, "replace").decode(encoding) != text:
+        text = json.dumps(value, indent=1)
+    return UNPRINTABLE.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -87,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--format", choices=FORMATS, default="table", help="what to print (default table)")
     parser.add_argument("--no-mssa", action="store_true", help="score the full image alone: several times faster")
     args = parser.parse_intermixed_args(argv)
-    pairs = [text for text in args.images if "=" in text and not Path(text).exists()]
+    pairs = [text for text in args.images if "=" in text and not os.path.exists(text)]
     places = [text for text in args.images if text not in pairs]
     for key in (pair.partition("=")[0] for pair in pairs):
         if any(f"{settled}.".startswith(f"{key}.") for settled in SETTLED):
@@ -101,16 +82,18 @@ def main(argv: list[str] | None = None) -> int:
     else:
         tagger = Tagger.for_classes(ClassList.read(unseen=args.classes), settings, cache=settings.cache)
     if same := coinciding_names(tagger.class_embeddings, tagger.class_names):
-        print(f"these classes share their class embedding, so their scores are equal: {in_words(same)}", file=sys.stderr)
-    results = []
-    with progress(title="tag", total=len(paths), unit="image") as bar:
+        equal = f"these classes share their class embedding, so their scores are equal: {in_words(same)}"
+        print(message(equal), file=sys.stderr)
+    with progress(title="tag", total=len(paths), unit="image") as bar, printer(args.format, paths) as show:
         for indices, scores, broken in tagger.stream(paths, workers=2):
-            results += [(paths[i], tagger.best(row, args.top)) for i, row in zip(indices, scores, strict=True)]
+            for i, row in zip(indices, scores, strict=True):
+                show(paths[i], tagger.best(row, args.top))
+            sys.stdout.flush()
             skipped |= {paths[i]: problem for i, problem in broken.items()}
-            bar.update(len(indices) + len(broken))
-    show(results, args.format)
+            if not sys.stdout.isatty():  # else the rows show how far it is, and a bar would be drawn between them
+                bar.update(len(indices) + len(broken))
     for path, problem in sorted(skipped.items()):
-        print(f"skipped {path}: {problem}", file=sys.stderr)
+        print(f"skipped {lossless(str(path))}: {problem}", file=sys.stderr)
     if hidden:
         print(f"{hidden} hidden file{'s' if hidden > 1 else ''} left alone", file=sys.stderr)
     return 1 if skipped else 0

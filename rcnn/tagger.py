@@ -8,7 +8,6 @@
 Scores rank the classes of one image; they are cosines, not probabilities.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,10 @@ import torch
 from rcnn import checkpoint, config, runtime
 from rcnn.clip import Clip
 from rcnn.learn import class_embeddings, closed_form, losses
+from rcnn.printing import lossless
 from rcnn.score import mssa
-from rcnn.score.views import AnyImage, batches
+from rcnn.score.reading import MAX_PIXELS, AnyImage
+from rcnn.score.views import batches
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList, parse_name
 
@@ -36,6 +37,7 @@ class Tagger:
     class_embeddings: torch.Tensor  # (C, D) unit vectors
     grids: Sequence[int] = ()  # MSSA's snippets on a side; () for the plain score, which is faster
     temperature: float = mssa.TEMPERATURE  # τ_s of the softmax over patches
+    max_pixels: int = MAX_PIXELS  # of a file; see `rcnn.score.views.batches`
 
     @classmethod
     def from_names(
@@ -84,7 +86,7 @@ class Tagger:
             z = closed_form.minimise(losses.class_sums(templates, len(templates)), weight).class_embeddings
         else:
             z = class_embeddings.mean(templates)
-        return cls(model, list(classes.names), z, settings.evaluate.grids, settings.evaluate.temperature)
+        return cls._of(settings, model, list(classes.names), z)
 
     @classmethod
     def load(cls, run: str | Path, *pairs: str, **overrides: object) -> "Tagger":
@@ -98,11 +100,14 @@ class Tagger:
             FileNotFoundError, ValueError: no run, no weights, or not the weights the run was learned with.
         """
         rows, metadata = checkpoint.read_run(run)
-        keywords = [f"{key}={json.dumps(value, default=str, ensure_ascii=False)}" for key, value in overrides.items()]
-        settings = config.override(metadata["config"], [*pairs, *keywords])
+        settings = config.override(metadata["config"], pairs, values=overrides)
         model = runtime.load_clip(settings, metadata, settings.evaluate.precision)
-        z = rows[metadata["method"]]
-        return cls(model, metadata["class_names"], z, settings.evaluate.grids, settings.evaluate.temperature)
+        return cls._of(settings, model, metadata["class_names"], rows[metadata["method"]])
+
+    @classmethod
+    def _of(cls, settings: config.Config, model: Clip, class_names: list[str], z: torch.Tensor) -> "Tagger":
+        e = settings.evaluate
+        return cls(model, class_names, z, e.grids, e.temperature, e.max_pixels)
 
     def tag(self, images: AnyImage | Iterable[AnyImage], top: int | None = None) -> Tags | list[Tags]:
         """The `best` classes of an image, or a list of them for each of several; ValueError names one that cannot be read.
@@ -142,12 +147,15 @@ class Tagger:
             CPU; and {index: why} of those that cannot.
         """
         z = self.class_embeddings.to(self.model.device)
-        for batch in batches(images, self.model.image.image_size, self.grids, batch_size, workers, upright=True):
+        size = self.model.image.image_size
+        for batch in batches(images, size, self.grids, batch_size, workers, upright=True, max_pixels=self.max_pixels):
             total = torch.zeros(0, len(self.class_names))
             if batch.indices:
                 with torch.inference_mode():
                     features = self.model.encode_views(batch.pixels)
                     total = mssa.score(features, z, self.grids, self.temperature).total
+                if not total.isfinite().all():
+                    raise ValueError("the scores are not finite numbers; set evaluate.precision=float32")
             yield batch.indices, total.cpu(), batch.broken
 
     def _read(self, images: AnyImage | Iterable[AnyImage]) -> Iterator[torch.Tensor]:
@@ -156,6 +164,6 @@ class Tagger:
         for _, scores, broken in self.stream(images):
             for index, problem in broken.items():
                 image = images[index]
-                name = image if isinstance(image, str | Path) else f"{index} ({type(image).__name__})"
+                name = lossless(str(image)) if isinstance(image, str | Path) else f"{index} ({type(image).__name__})"
                 raise ValueError(f"cannot read image {name}: {problem}")
             yield scores

@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import os
 import shutil
+import stat
 import time
 import urllib.error
 import urllib.request
@@ -12,11 +13,13 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from rcnn.files import replace_file
+from rcnn.files import must_be_regular, open_regular, replace_file
+from rcnn.printing import cut, short
 from rcnn.progress import progress
 
 CHUNK = 1 << 20
 TRIES = 5  # in a row without a single byte
+COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ def fetch(archive: Archive, folder: str | Path) -> Path:
         check(path, archive)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
+    if part.exists():
+        must_be_regular(part)
     have = part.stat().st_size if part.exists() else 0
     room(folder, archive.size - have, f"{archive.name} needs")
     failures = 0
@@ -76,13 +81,15 @@ def _append(archive: Archive, part: Path, have: int, bar: progress) -> None:
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=60) as response:
         start = have if response.status == 206 else 0  # a server that cannot resume sends the whole file
-        length = int(response.headers.get("Content-Length") or 0)
-        if length and length != archive.size - start:  # such as the page of a login, with status 200
-            raise ConnectionError(f"the server offers {length:,} bytes, {archive.size:,} were expected")
+        length = response.headers.get("Content-Length") or str(archive.size - start)
+        if length != str(archive.size - start):  # such as the page of a login, with status 200
+            raise ConnectionError(f"the server offers {cut(length)} bytes, {archive.size - start} were expected")
         bar.update(start - have)
         with open(part, "ab" if start else "wb") as file:
-            while chunk := response.read1(CHUNK):  # read() would lose what it has when the connection breaks
+            # read() would lose what it has when the connection breaks; more than was expected is not taken
+            while start < archive.size and (chunk := response.read1(min(CHUNK, archive.size - start))):
                 file.write(chunk)
+                start += len(chunk)
                 bar.update(len(chunk))
 
 
@@ -90,7 +97,7 @@ def check(path: Path, archive: Archive) -> None:
     """ValueError unless the file has the archive's checksum; it is then kept under another name."""
     digest = hashlib.md5(usedforsecurity=False)
     size = path.stat().st_size
-    with open(path, "rb") as file, progress(title=f"check {archive.name}", total=size, unit="B") as bar:
+    with open_regular(path) as file, progress(title=f"check {archive.name}", total=size, unit="B") as bar:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
             bar.update(len(chunk))
@@ -119,19 +126,24 @@ def unpack(path: str | Path, wanted: str, folder: str | Path) -> None:
         ValueError: no zip file, or a member that would leave the folder.
     """
     folder = Path(folder)
+    must_be_regular(path)
     try:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if m.filename.startswith(wanted) and not m.is_dir()]
             if not members:
                 raise ValueError(f"{path} has no {wanted}")
+            for member in members:
+                if ".." in Path(member.filename).parts or Path(member.filename).is_absolute():
+                    raise ValueError(f"{path}: member {short(member.filename)} leads out of {folder}")
+                plain = member.compress_type in COMPRESSION and not stat.S_ISLNK(member.external_attr >> 16)
+                if not plain or member.header_offset < 0:
+                    raise zipfile.BadZipFile(f"member {short(member.filename)} is no plain file, or damaged")
             there = {file: file.stat().st_size for m in members if (file := folder / m.filename).is_file()}
             missing = [m for m in members if there.get(folder / m.filename) != m.file_size]
             folder.mkdir(parents=True, exist_ok=True)
             room(folder, sum(m.file_size for m in missing), f"unpacking {Path(path).name} needs")
             for member in progress(missing, f"unpack {Path(path).name}", unit="file"):
-                if ".." in Path(member.filename).parts or Path(member.filename).is_absolute():
-                    raise ValueError(f"{path}: member {member.filename!r} leads out of {folder}")
                 with archive.open(member) as source, replace_file(folder / member.filename) as target:
                     shutil.copyfileobj(source, target, CHUNK)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError, RuntimeError) as error:
         raise ValueError(f"{path} is no whole zip file ({error}); delete it and run again") from None

@@ -7,7 +7,7 @@ makes FOLDER/images and FOLDER/instances.json. Afterwards: python -m rcnn.train 
 """
 
 import argparse
-import json
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from drawing import DRAWINGS, World, draw
 
 from rcnn import cli
-from rcnn.files import file_sha256, replace_file, write_json
+from rcnn.files import file_sha256, read_json, replace_file, sealed, unseal, write_json
 from rcnn.progress import progress
 
 STYLE = "crayon"  # the style that the mini CLIP has never seen
@@ -38,14 +38,16 @@ def is_drawn(folder: Path, description: str) -> bool:
     annotations = folder / "instances.json"
     if not annotations.exists():
         return False
-    try:
-        content = json.loads(annotations.read_text())
-        found, names = str(content["info"]["description"]), [image["file_name"] for image in content["images"]]
-    except (ValueError, KeyError, TypeError):
-        found = ""
-    if not found.startswith(MARK):
+    content = found = None
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        content = read_json(annotations)
+        found = content["info"]["description"]
+    if not str(found).startswith(MARK):
         raise ValueError(f"{annotations} is not of the mini benchmark and is left alone; choose another --folder")
-    return found == description and all((folder / "images" / name).is_file() for name in names)
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged, or changed by hand
+        names = [image["file_name"] for image in unseal(annotations, content)["images"]]
+        return found == description and all((folder / "images" / name).is_file() for name in names)
+    return False
 
 
 def draw_benchmark(folder: Path, num_images: int) -> None:
@@ -82,15 +84,13 @@ def draw_benchmark(folder: Path, num_images: int) -> None:
         for label in (picture.scene.name, *picture.scene.parents):
             found.setdefault(label, canvas)
         boxes += [{"image_id": i + 1, "category_id": number[label], "bbox": box} for label, box in found.items()]
-    write_json(
-        folder / "instances.json",
-        {
-            "info": {"description": description},
-            "images": entries,
-            "annotations": [{"id": i + 1} | box for i, box in enumerate(boxes)],
-            "categories": [{"id": i, "name": name} for name, i in number.items()],
-        },
-    )
+    content = {
+        "info": {"description": description},
+        "images": entries,
+        "annotations": [{"id": i + 1} | box for i, box in enumerate(boxes)],
+        "categories": [{"id": i, "name": name} for name, i in number.items()],
+    }
+    write_json(folder / "instances.json", sealed(content))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

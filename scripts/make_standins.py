@@ -4,8 +4,9 @@
     python scripts/make_standins.py FOLDER [--images 60]
 
 makes FOLDER/coco (val2014/, annotations/instances_val2014.json with COCO's 80 categories) and FOLDER/nuswide (NUS_WID_Tags/,
-ImageList/, Groundtruth/AllLabels/ with Windows separators and CRLF, Flickr/). The pictures are those of the mini benchmark, so
-only classes that it can draw ever occur: enough to run coco.sh and nuswide.sh from end to end, not to measure anything.
+ImageList/, Groundtruth/AllLabels/ and TrainTestLabels/ with Windows separators and CRLF, Flickr/). The pictures are those of
+the mini benchmark, so only classes that it can draw ever occur: enough to run coco.sh and nuswide.sh from end to end, not to
+measure anything.
 """
 
 import argparse
@@ -75,13 +76,18 @@ def nuswide(folder: Path, count: int, tags: Sequence[str], concepts: Sequence[st
             file.write("".join(f"{line}\r\n" for line in lines).encode())
 
     write("NUS_WID_Tags/TagList1k.txt", tags)
-    write("NUS_WID_Tags/AllTags1k.txt", ("\t".join(str(int(tag in s)) for tag in tags) + "\t" for s in shown))
+    table = ["\t".join(str(int(tag in s)) for tag in tags) + "\t" for s in shown]
+    write("NUS_WID_Tags/AllTags1k.txt", table)
     write("ImageList/Imagelist.txt", names)
-    write("ImageList/TrainImagelist.txt", names[::3])
-    write("ImageList/TestImagelist.txt", [name for i, name in enumerate(names) if i % 3])
     write("Groundtruth/Concepts81.txt", concepts)
-    for concept in concepts:
-        write(f"Groundtruth/AllLabels/Labels_{concept}.txt", [int(concept in s) for s in shown])
+    labels = {concept: [int(concept in s) for s in shown] for concept in concepts}
+    for concept, column in labels.items():
+        write(f"Groundtruth/AllLabels/Labels_{concept}.txt", column)
+    for part, chosen in {"Train": range(0, count, 3), "Test": [i for i in range(count) if i % 3]}.items():
+        write(f"NUS_WID_Tags/{part}_Tags1k.dat", [table[i] for i in chosen])
+        write(f"ImageList/{part}Imagelist.txt", [names[i] for i in chosen])
+        for concept, column in labels.items():
+            write(f"Groundtruth/TrainTestLabels/Labels_{concept}_{part}.txt", [column[i] for i in chosen])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

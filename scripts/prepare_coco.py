@@ -8,6 +8,7 @@ Interrupted, the same command goes on. Afterwards: bash coco.sh
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,17 +35,17 @@ ARCHIVES = (  # sizes and MD5 as the server and many users of the files report t
 
 def link(folder: str | Path, root: Path) -> None:
     """Make `root` show the images and annotations of `folder`, by symbolic links."""
-    sources = {name: (Path(folder) / name).resolve() for name in ("val2014", "annotations")}
+    sources = {name: Path(os.path.realpath(Path(folder) / name)) for name in ("val2014", "annotations")}
     for name, source in sources.items():
         if not source.is_dir():
             raise FileNotFoundError(f"there is no folder {source}; expected val2014/ and {ANNOTATIONS} in {folder}")
-        if (root / name).exists() and not (root / name).is_symlink() and (root / name).resolve() != source:
+        if (root / name).exists() and not (root / name).is_symlink() and os.path.realpath(root / name) != str(source):
             raise ValueError(f"{root / name} exists already and is not a link; move it away first")
     if not (Path(folder) / ANNOTATIONS).is_file():
         raise FileNotFoundError(f"there is no {Path(folder) / ANNOTATIONS}")
     root.mkdir(parents=True, exist_ok=True)
     for name, source in sources.items():
-        if (root / name).resolve() != source:
+        if os.path.realpath(root / name) != str(source):
             (root / name).unlink(missing_ok=True)
             (root / name).symlink_to(source, target_is_directory=True)
 

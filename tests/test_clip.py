@@ -9,7 +9,7 @@ from dataclasses import replace
 import open_clip
 import pytest
 import torch
-from torch import nn
+from hostile import at_once, torchscript
 
 from rcnn import clip
 from rcnn.clip.weights import published_sha256
@@ -75,20 +75,6 @@ def tiny_config(**changes):
     return config | changes
 
 
-def torchscript(path, state):
-    """An archive such as OpenAI's: nested modules that hold the tensors under their dotted names."""
-    root = nn.Module()
-    for name, tensor in state.items():
-        *parents, last = name.split(".")
-        place = root
-        for parent in parents:
-            if parent not in place._modules:
-                place.add_module(parent, nn.Module())
-            place = place._modules[parent]
-        place.register_parameter(last, nn.Parameter(tensor, requires_grad=False))
-    torch.jit.save(torch.jit.script(root), path)
-
-
 # kinds of files
 
 
@@ -140,7 +126,6 @@ def test_half_precision_weights_become_float32(state):
     assert text.text_projection[0, 0] == state["text_projection"][0, 0].half().float()
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit")  # deprecated, but what OpenAI's files are
 def test_a_torchscript_archive_that_openai_did_not_publish_is_refused_unless_trusted(state, tmp_path, expected):
     path = tmp_path / "clip.pt"
     torchscript(path, state)
@@ -150,7 +135,6 @@ def test_a_torchscript_archive_that_openai_did_not_publish_is_refused_unless_tru
     close(model.text.encode(clip.tokenize(SENTENCES)), expected)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit")  # deprecated, but what OpenAI's files are
 def test_a_torchscript_archive_with_a_published_sha256_needs_no_trust(state, tmp_path, expected, publish):
     path = tmp_path / "clip.pt"
     torchscript(path, state)
@@ -373,6 +357,34 @@ def test_a_sentence_of_more_than_77_tokens_is_refused_and_named():
         clip.tokenize([short, long])
 
 
+@pytest.mark.parametrize("unit", ["dog ", "x", "é", "[", "&amp;", "😂"])
+@pytest.mark.parametrize("length", [60_000, 1_200_000])
+def test_a_sentence_of_any_length_is_refused_at_once_in_one_short_line(unit, length):
+    with at_once(), pytest.raises(ValueError, match=r"a sentence has more than 77 tokens.*shorten it: '") as raised:
+        clip.tokenize([unit * (length // len(unit.encode()))])
+    assert len(str(raised.value)) < 400
+
+
+def test_the_longest_sentences_that_fit_are_taken():
+    longest = max((w for w in clip.tokenizer().encoder if not w.startswith("<")), key=lambda w: len(w.removesuffix("</w>")))
+    word = bytes(clip.tokenizer().byte_decoder[letter] for letter in longest.removesuffix("</w>")).decode()
+    for sentence in (
+        "a " * 75,
+        " ".join(["dog"] * 75),
+        word * 75,
+        " ".join([word] * 37),
+        "a" + " " * 100_000 + "b",
+        "&amp;" * 75,
+    ):
+        assert clip.tokens.encode(sentence)[-1] == clip.tokenizer().eot_token_id
+    assert clip.tokenize([word * 37]).argmax() < 77
+
+
+def test_words_like_tokens_of_clips_own_are_taken():
+    sentences = ["end_of_text", "a <start> of text", "!<end_of_text>", "<|end_of_text|>"]
+    assert torch.equal(clip.tokenize(sentences), open_clip.tokenize(sentences))
+
+
 @pytest.mark.parametrize("content", [[torch.zeros(1)], {"a": 1}, {3: torch.zeros(1)}])
 def test_a_torch_file_without_tensors_by_name_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "odd.pt")
@@ -382,7 +394,7 @@ def test_a_torch_file_without_tensors_by_name_is_refused(tmp_path, content):
 
 def test_a_part_of_a_clip_is_refused_with_the_tensor_it_lacks(tmp_path):
     torch.save({"visual.class_embedding": torch.zeros(64)}, tmp_path / "part.pt")
-    with pytest.raises(ValueError, match=r"there is no tensor 'conv1.weight'"):
+    with pytest.raises(ValueError, match=r"part\.pt: .*there is no tensor visual\.conv1\.weight"):
         clip.load(None, None, tmp_path / "part.pt")
 
 

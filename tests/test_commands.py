@@ -337,7 +337,7 @@ def test_train_names_a_sentence_that_is_too_long_for_clip(folder, settings):
     corpus = broken_corpus(folder, lambda c: c["3"]["candidate_sentences"].append(long))
     _, stderr = rcnn("train", *learn(folder / "bad", settings, corpus), code=2)
     assert "tokens, CLIP takes 77" in stderr
-    assert long in stderr
+    assert long[:60] in stderr
 
 
 def test_evaluate_explains_what_is_wrong_with_images_and_annotations(trained, folder):

@@ -6,8 +6,9 @@ import json
 import open_clip
 import pytest
 import torch
+from hostile import at_once, irregular
 
-from rcnn import clip
+from rcnn import checkpoint, clip
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList
 
@@ -214,7 +215,7 @@ def test_sentences_of_another_form_are_found_by_class_name(tmp_path):
     ("text", "said"),
     [
         ("[]", "expected JSON {class name: "),
-        ("{", "expected JSON {class name: "),
+        ("{", "is not JSON, perhaps only half written"),
         ('{"dog": ["a dog."], "cat": []}', "no sentences for 2 of 3 classes: traffic light, cat"),
         ('{"dog": "a dog.", "cat": ["x"], "traffic light": ["y"]}', "expected a list of sentences"),
     ],
@@ -223,3 +224,99 @@ def test_sentences_of_another_form_that_do_not_fit_are_refused(tmp_path, text, s
     (tmp_path / "cupl.json").write_text(text)
     with pytest.raises(ValueError, match=said):
         corpus.from_sentences(tmp_path / "cupl.json", CLASSES)
+
+
+def refused(read, path, classes=CLASSES):
+    with at_once(), pytest.raises(ValueError) as raised:  # noqa: PT011
+        read(path, classes)
+    (line,) = str(raised.value).splitlines()
+    assert str(path) in line
+    assert len(line) < 600
+    return line
+
+
+LISTS = {"dog": ["a dog."], "cat": ["a cat."], "traffic light": ["red."]}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "said"),
+    [
+        (5, "found 5 at "),
+        (None, "found None at "),
+        (["a cat."], "found ['a cat.'] at "),
+        (" \n", "found ' \\n' at "),
+        ("a \ud800 cat", r"found 'a \ud800 cat' at "),
+        (float("nan"), "found nan at "),
+        (10**400, "found 1000"),
+    ],
+)
+def test_a_sentence_that_is_none_is_refused_with_its_place_in_both_forms_of_file(tmp_path, sentence, said):
+    (path := tmp_path / "corpus.json").write_text(
+        json.dumps(RAW | {"2": {"node_name": "cat", "candidate_sentences": ["a cat.", sentence]}})
+    )
+    line = refused(corpus.load, path)
+    assert "class 2: expected" in line
+    assert said in line
+    assert "at candidate_sentences.1 (" in line
+    path.write_text(json.dumps(LISTS | {"cat": ["a cat.", sentence]}))
+    line = refused(corpus.from_sentences, path)
+    assert "class cat: expected a list of sentences" in line
+    assert said in line
+    assert "at 1 (" in line
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "5", "[" * 100_000, '{"0":' * 100_000, "NaN", '"' + "a" * 1_200_000 + '"', "9" * 400, "9" * 5000]
+)
+def test_json_that_is_no_corpus_is_refused_in_one_short_line(tmp_path, text):
+    (path := tmp_path / "corpus.json").write_text(text)
+    refused(corpus.load, path)
+    refused(corpus.from_sentences, path)
+
+
+def test_many_wrong_entries_and_names_of_any_length_are_refused_in_one_short_line(tmp_path):
+    (path := tmp_path / "corpus.json").write_text(json.dumps(dict.fromkeys(map(str, range(10**5)), 5)))
+    assert "class 0: expected" in refused(corpus.load, path)
+    path.write_text(json.dumps({"a" * 10**6: {"node_name": 5}}))
+    refused(corpus.load, path)
+    refused(corpus.from_sentences, path, ClassList(tuple(map(str, range(10_000))), 0))
+
+
+def test_a_file_that_is_not_utf8_is_refused_by_its_name(tmp_path):
+    (path := tmp_path / "corpus.json").write_bytes(json.dumps(RAW).replace("cat", "café").encode("latin-1"))
+    assert "is not UTF-8 text" in refused(corpus.load, path)
+    assert "is not UTF-8 text" in refused(corpus.from_sentences, path)
+
+
+def test_a_class_whose_sentences_are_given_twice_is_refused(tmp_path):
+    (path := tmp_path / "cupl.json").write_text(json.dumps(LISTS | {"Traffic_Light": ["green."]}))
+    assert "'Traffic_Light' twice" in refused(corpus.from_sentences, path)
+
+
+def test_a_corpus_that_is_no_regular_file_is_refused_at_once(tmp_path):
+    for path in irregular(tmp_path, "corpus.json"):
+        assert "is not a regular file" in refused(corpus.load, path)
+        assert "is not a regular file" in refused(corpus.from_sentences, path)
+
+
+@pytest.mark.parametrize(
+    "sentence", ["a dog<end_of_text> is a cat", "a &lt;START_of_text&gt; b", "&amp;lt;end_of_text&amp;gt;"]
+)
+def test_a_sentence_with_tokens_of_clips_own_is_refused_before_it_is_encoded(counted, sentence):
+    with pytest.raises(ValueError, match=r"holds <(end|start)_of_text>, a token of CLIP's own; remove it"):
+        encode(counted, ["a dog.", sentence])
+    assert counted.text.rows == []
+
+
+def test_weights_that_give_features_that_are_no_numbers_are_refused_and_not_cached(state, tiny_clip, tmp_path):
+    text = clip.build(state | {"text_projection": torch.full((128, 64), 3e38)})[1]
+    with pytest.raises(ValueError, match="features that are not finite; its weights are damaged"):
+        encode(dataclasses.replace(tiny_clip, text=text), ["a dog."], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_file_that_holds_something_else_is_made_anew(tiny_clip, tmp_path):
+    expected = encode(tiny_clip, ["a cat."], tmp_path)
+    (path,) = tmp_path.iterdir()
+    checkpoint.write(path, {"class_vectors": torch.ones(2)})
+    assert torch.equal(encode(tiny_clip, ["a cat."], tmp_path), expected)

@@ -1,5 +1,6 @@
 """`python -m rcnn.data check` on a few pictures, whole and with every part missing once."""
 
+import dataclasses
 import json
 import shlex
 import shutil
@@ -12,7 +13,7 @@ import open_clip
 import pytest
 
 from rcnn import cli, data
-from rcnn.datasets import DATASETS
+from rcnn.datasets import DATASETS, coco
 from rcnn.files import file_sha256
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -239,6 +240,32 @@ def test_other_numbers_of_images_than_expected_are_shown_and_do_not_stop(check):
     assert gzsl.endswith("; EXPECTED 39,217")
     code, other, _ = check("dataset.expected_images={zsl: 16799, gzsl: 39217}")
     assert other["images and labels"][1].splitlines()[1].endswith("; EXPECTED 16,799")
+
+
+def test_what_could_not_be_verified_and_other_counts_than_the_official_ones_are_said(check, monkeypatch):
+    official = dataclasses.replace(DATASETS["coco"], counts={"test images": 12, "images in all": 82_783})
+    monkeypatch.setitem(DATASETS, "coco", official)
+    monkeypatch.setattr(coco, "counts", lambda _: {"images in all": 40})
+    monkeypatch.setattr(coco, "unverified", lambda *_: "the order")
+    code, found, _ = check()
+    assert code == 0
+    lines = found["images and labels"][1].splitlines()
+    assert lines[1:3] == ["40 images in all; EXPECTED 82,783", "not verified: the order"]
+    assert lines[3].startswith("ZSL: ")
+
+
+def test_what_is_said_of_a_file_is_printed_without_control_characters(check, monkeypatch):
+    monkeypatch.setattr(coco, "unverified", lambda *_: "\x1b[31m\u202e")
+    assert r"not verified: \x1b[31m\u202e" in check()[1]["images and labels"][1]
+
+    def refuse(*_):
+        raise ValueError("\x1b[31m\u202e" + "x" * 9999)
+
+    monkeypatch.setattr(coco, "find", refuse)
+    *_, out = checked = check()
+    expect_missing(checked, "images and labels", r"\x1b[31m\u202exxx")
+    assert len(out) < 3000
+    assert "\x1b" not in out
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -52,6 +53,7 @@ class Server(ThreadingHTTPServer):
         ranges: whether Range is honoured.
         statuses: of the next answers, where not a file; None for a file.
         cuts: bytes after which the next answers break off; None for a whole answer.
+        length: what is said of the length of a file; "" for the truth, None for nothing.
         hold: (bytes, Event): after so many bytes an answer waits for the event.
         asked: (path, Range or None) of every request.
         served: bytes of files sent.
@@ -62,7 +64,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.ranges, self.statuses, self.cuts, self.hold = {}, True, iter(()), iter(()), None
-        self.asked, self.served = [], 0
+        self.asked, self.served, self.length = [], 0, ""
 
     def archive(self, path="/file.zip", body=BODY, wanted="val2014/"):
         """Serve `body`; returns its Archive."""
@@ -92,7 +94,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         else:
             self.send_response(200)
-        self.send_header("Content-Length", str(len(body) - start))
+        length = str(len(body) - start) if server.length == "" else server.length
+        if length is not None:
+            self.send_header("Content-Length", length)
         self.end_headers()
         cut = next(server.cuts, None)
         sent = body[start:] if cut is None else body[start : start + cut]
@@ -430,6 +434,70 @@ def test_a_member_that_leads_out_of_the_folder_is_refused(tmp_path, name):
     assert list(tree(tmp_path)) == ["val2014.zip"]
 
 
+def with_link(archive):
+    link = zipfile.ZipInfo("val2014/x.jpg")
+    link.create_system, link.external_attr = 3, 0o120777 << 16
+    archive.writestr(link, "/etc/passwd")
+
+
+def with_lzma(archive):
+    archive.writestr(zipfile.ZipInfo("val2014/x.jpg"), b"x", zipfile.ZIP_LZMA)
+
+
+@pytest.mark.parametrize("add", [with_link, with_lzma])
+def test_a_member_that_is_a_link_or_compressed_in_an_unusual_way_is_refused(tmp_path, add):
+    with zipfile.ZipFile(tmp_path / "val2014.zip", "w") as archive:
+        add(archive)
+    with pytest.raises(ValueError, match=r"is no whole zip file \(member 'val2014/x\.jpg' is no plain file"):
+        unpack(tmp_path / "val2014.zip", "val2014/", tmp_path)
+    assert list(tree(tmp_path)) == ["val2014.zip"]
+
+
+def test_a_member_that_holds_more_than_it_says_is_not_written(tmp_path):
+    path = zipped(tmp_path / "val2014.zip", {"val2014/a.jpg": b"a" * 1_000_000})
+    sizes = (1_000_000).to_bytes(4, "little")
+    assert path.read_bytes().count(sizes) == 2
+    path.write_bytes(path.read_bytes().replace(sizes, (50).to_bytes(4, "little")))
+    with pytest.raises(ValueError, match=r"is no whole zip file .*a\.jpg"):
+        unpack(path, "val2014/", tmp_path)
+    assert list(tree(tmp_path)) == ["val2014.zip"]
+
+
+def test_a_zip_file_with_any_changed_byte_is_unpacked_as_it_was_or_refused_in_one_line(tmp_path):
+    members = {"val2014/é.jpg": bytes(range(99)), "val2014/b.jpg": b"b" * 500}
+    whole, generator = zipped(tmp_path / "a.zip", members).read_bytes(), random.Random(0)
+    for i in range(len(whole)):
+        folder = tmp_path / str(i)
+        (tmp_path / "a.zip").write_bytes(whole[:i] + bytes([whole[i] ^ generator.randrange(1, 256)]) + whole[i + 1 :])
+        with contextlib.suppress(ValueError):
+            unpack(tmp_path / "a.zip", "val2014/", folder)
+        assert set(tree(folder).values()) <= set(members.values())
+
+
+@pytest.mark.parametrize("name", ["file.zip", "file.zip.part"])
+def test_a_pipe_in_place_of_a_download_is_refused_at_once(server, tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    waiting = threading.Timer(10, (tmp_path / name).write_bytes, [b""])  # ends a wait for somebody to write into it
+    waiting.start()
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} is not a regular file"):
+        fetch(server.archive(), tmp_path)
+    waiting.cancel()
+
+
+@pytest.mark.parametrize("length", ["9" * 500, "-1", "x", "1e5", "0"])
+def test_a_length_that_is_none_is_a_failed_try(server, tmp_path, length):
+    server.length = length
+    with pytest.raises(ConnectionError, match=r"the server offers .{1,210} bytes, 100000 were expected|broke off"):
+        fetch(server.archive(), tmp_path)
+
+
+def test_a_server_that_sends_without_end_is_cut_off_at_the_size_of_the_archive(server, tmp_path):
+    archive = server.archive()
+    server.files["/file.zip"] = BODY + OTHER
+    server.length = None
+    assert fetch(archive, tmp_path).read_bytes() == BODY
+
+
 @pytest.fixture
 def archives(server, tmp_path):
     """Archives.zip of annotations and of images at the server, as prepare_coco downloads them."""
@@ -580,6 +648,17 @@ def test_link_says_that_the_annotation_file_is_missing(coco, tmp_path):
         prepare_coco.link(coco, tmp_path / "root")
 
 
+def test_a_link_to_itself_is_replaced_in_the_root_and_refused_in_the_folder(coco, tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "val2014").symlink_to("val2014")
+    prepare_coco.link(coco, tmp_path / "root")
+    assert (tmp_path / "root" / "val2014").readlink() == coco / "val2014"
+    shutil.rmtree(coco / "val2014")
+    (coco / "val2014").symlink_to("val2014")
+    with pytest.raises(FileNotFoundError, match=f"there is no folder {coco / 'val2014'}"):
+        prepare_coco.link(coco, tmp_path / "root")
+
+
 def test_prepare_coco_as_a_command_links_a_folder_and_downloads_nothing(coco, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(prepare_coco, "download", None)
     prepare_coco.main(["--folder", str(coco), "--root", str(tmp_path / "root")])
@@ -637,6 +716,28 @@ def test_prepare_nuswide_replaces_old_links(nus, tmp_path):
         prepare(nus, root)
         assert (root / "Flickr").resolve() == nus / "Flickr"
         assert (root / "Imagelist.txt").resolve() == nus / "ImageList" / "Imagelist.txt"
+
+
+def test_prepare_nuswide_links_the_files_by_which_the_order_is_verified(nus, tmp_path):
+    tables = {"NUS_WID_Tags/Test_Tags1k.dat": (nus / "NUS_WID_Tags/AllTags1k.txt").read_text().split("\n")[1:3]}
+    for c, name in enumerate(CLASSES.names[CLASSES.seen :]):
+        tables[f"Groundtruth/TrainTestLabels/Labels_{name}_Test.txt"] = [str(int(c == i)) for i in (1, 2)]
+    for name, lines in tables.items():
+        (nus / name).parent.mkdir(exist_ok=True)
+        (nus / name).write_text("\n".join(lines))
+    prepare(nus, root := tmp_path / "root")
+    settings = DatasetConfig(kind="nuswide", annotations=str(root), images=str(root / "Flickr"))
+    assert read_images(settings, CLASSES).unverified == ""
+    (nus / "NUS_WID_Tags/Test_Tags1k.dat").write_text("\n".join(reversed(tables["NUS_WID_Tags/Test_Tags1k.dat"])))
+    with pytest.raises(ValueError, match=r"Test_Tags1k\.dat: 2 of 2 test images have other labels"):
+        read_images(settings, CLASSES)
+
+
+@pytest.mark.parametrize("what", [os.mkfifo, Path.touch])
+def test_prepare_nuswide_refuses_what_is_no_folder(tmp_path, capsys, what):
+    what(tmp_path / "nus")
+    prepare(tmp_path / "nus", tmp_path / "root", code=2)
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["Flickr", "AllTags1k.txt"])

@@ -134,6 +134,7 @@ def test_a_file_that_is_too_large_or_no_utf_8_or_no_json_is_refused_by_its_name(
         (read_json, b"{", "is not JSON"),
         (read_json, b"[" * 100_000, "nested too deeply"),
         (read_json, b"9" * 5000, "is not JSON"),
+        (read_json, b'{"a": 1, "b": {"c": 1, "c": 2}}', "is not JSON, .*'c' is there twice"),
     ):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=f"^{path} .*{message}"):

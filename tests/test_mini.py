@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -170,7 +171,17 @@ def test_it_is_drawn_where_the_configuration_looks_for_it(monkeypatch):
     assert count == 1000
 
 
-@pytest.mark.parametrize("content", ['{"images": []}', '{"info": {"description": "COCO 2014"}}', "[]", "not JSON"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"images": []}',
+        '{"info": {"description": "COCO 2014"}}',
+        '{"info": {"description": 5}}',
+        "[]",
+        "not JSON",
+        "[" * 100_000,
+    ],
+)
 def test_an_annotation_file_of_somebody_else_is_left_alone(tmp_path, content):
     annotations = tmp_path / "instances.json"
     annotations.write_text(content)
@@ -178,6 +189,28 @@ def test_an_annotation_file_of_somebody_else_is_left_alone(tmp_path, content):
         draw_mini.draw_benchmark(tmp_path, 2)
     assert annotations.read_text() == content
     assert not (tmp_path / "images").exists()
+
+
+def test_a_pipe_in_place_of_the_annotation_file_is_left_alone(tmp_path):
+    os.mkfifo(tmp_path / "instances.json")
+    command = [sys.executable, ROOT / "scripts" / "draw_mini.py", "--images", "2", "--folder", tmp_path]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "is left alone" in done.stderr
+
+
+def test_a_benchmark_whose_labels_were_changed_is_drawn_anew(tmp_path):
+    draw_mini.draw_benchmark(tmp_path, 2)
+    annotations = tmp_path / "instances.json"
+    whole = annotations.read_text()
+    content = json.loads(whole)
+    content["annotations"][0]["category_id"] += 1
+    names = json.loads(whole)
+    names["images"][0]["file_name"] = 5
+    for changed in (content, names, content | {"sha256": None}, {"info": content["info"]}):
+        annotations.write_text(json.dumps(changed))
+        draw_mini.draw_benchmark(tmp_path, 2)
+        assert annotations.read_text() == whole
 
 
 def test_the_script_that_trains_the_clip_writes_one_that_loads_and_refuses_other_settings(tmp_path):

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rcnn.config import DatasetConfig
-from rcnn.datasets import nuswide
+from rcnn.datasets import DATASETS, nuswide
 from rcnn.datasets.images import read_images
+from rcnn.files import digest
 from rcnn.text.classes import ClassList
 
 CLASSES = ClassList(("sky", "dog", "airport", "Beach"), 2)
@@ -173,7 +174,7 @@ def test_files_are_found_in_the_official_subfolders_or_flat_in_any_case(tmp_path
 
 def test_files_of_similar_names_are_not_taken(tmp_path):
     write(tmp_path)
-    for other in ("NUS_WID_Tags/AllTags81.txt", "ImageList/TrainImagelist.txt", "Groundtruth/A/Labels_airport_Test.txt"):
+    for other in ("NUS_WID_Tags/AllTags81.txt", "ImageList/TrainImagelist.txt", "Groundtruth/A/Labels_airport_Train.txt"):
         (tmp_path / other).parent.mkdir(exist_ok=True)
         (tmp_path / other).write_text("not this")
     assert labels(tmp_path)[1] == EXPECTED
@@ -239,7 +240,7 @@ def test_a_seen_class_without_a_tag_is_named(tmp_path):
 def test_a_test_image_that_is_not_in_the_list_of_all_is_named(tmp_path):
     write(tmp_path, TestImagelist=[IMAGES[0], "zebra/0009_9.jpg"])
     with pytest.raises(
-        ValueError, match=r"1 images of .*TestImagelist\.txt are not in Imagelist\.txt, such as zebra/0009_9\.jpg"
+        ValueError, match=r"1 images of .*TestImagelist\.txt are not in Imagelist\.txt, such as 'zebra/0009_9\.jpg'"
     ):
         labels(tmp_path)
 
@@ -316,3 +317,140 @@ def test_labels_are_parsed_once_for_the_same_files_and_classes(dataset, monkeypa
     write(root, Labels_airport=["0"] * 5)
     os.utime(root / "Groundtruth" / "AllLabels" / "Labels_airport.txt", ns=(0, 0))
     assert (read(*dataset, cache=cache).labels[:, 2] == -1).all()
+
+
+REPEATED = {
+    "Test_Tags1k.dat": [" ".join(map(str, BY_TAG[i])) for i in TESTED],
+    **{f"TrainTestLabels/Labels_{name}_Test.txt": [values[i] for i in TESTED] for name, values in CHECKED.items()},
+}
+
+
+def repeat(root, **other):
+    """Write the files that repeat the labels of the test images, with some of `other` content."""
+    (root / "TrainTestLabels").mkdir()
+    for name, lines in (REPEATED | other).items():
+        (root / name).write_text("".join(f"{line}\n" for line in lines))
+    return root
+
+
+def shuffled(lines):
+    return [lines[i] for i in (1, 3, 2, 0, 4)]
+
+
+def test_labels_that_are_repeated_for_the_test_images_are_verified(dataset):
+    root, images = dataset
+    before = read(root, images, cache=root / "cache")
+    assert before.unverified == (
+        "that labels and images are in the same order, as 3 files are not there: "
+        "test_tags1k.dat, labels_airport_test.txt, labels_beach_test.txt"
+    )
+    tags = ["0 0 0 0", *REPEATED["Test_Tags1k.dat"][1:]]
+    found = read(repeat(root, **{"Test_Tags1k.dat": tags}), images, cache=root / "cache")
+    assert found.unverified == ""
+    assert found.labels.equal(before.labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Imagelist", r"Test_Tags1k\.dat: 1 of 3"),
+        ("AllTags1k", r"Test_Tags1k\.dat: 2 of 3"),
+        ("Labels_airport", r"Labels_airport_Test\.txt: 1 of 3"),
+    ],
+)
+def test_shuffled_lines_are_refused_where_the_test_images_have_labels_of_their_own(tmp_path, name, said):
+    write(tmp_path, **{name: shuffled(list(content()[f"{name}.txt"]))})
+    labels(tmp_path)
+    with pytest.raises(ValueError, match=rf"{said} test images have other labels .* not in the same order"):
+        labels(repeat(tmp_path))
+
+
+def test_a_shuffled_image_list_is_refused_by_the_checked_labels_alone(tmp_path):
+    write(tmp_path, Imagelist=shuffled(IMAGES))
+    repeat(tmp_path)
+    (tmp_path / "Test_Tags1k.dat").unlink()
+    with pytest.raises(ValueError, match=r"Labels_airport_Test\.txt: 1 of 3 test images"):
+        labels(tmp_path)
+
+
+def test_a_cut_test_list_is_refused_where_the_test_images_have_labels_of_their_own(tmp_path):
+    write(tmp_path, TestImagelist=[IMAGES[i] for i in TESTED[:-1]])
+    with pytest.raises(ValueError, match=r"Test_Tags1k\.dat has more than 2 lines, as many as TestImagelist\.txt names images"):
+        labels(repeat(tmp_path))
+
+
+def test_images_and_tags_are_counted_to_be_compared_with_the_official_numbers(dataset, monkeypatch):
+    root, _ = dataset
+    monkeypatch.setattr(nuswide, "TAGS", digest([tag.lower() for tag in TAGS]))
+    assert read(*dataset).counts == {"test images": 3, "images in all": 5, "tags in the official order": 4}
+    write(root, TestImagelist=[IMAGES[i] for i in TESTED[:2]], TagList1k=TAGS[::-1])
+    assert read(*dataset).counts == {"test images": 2, "images in all": 5, "tags in the official order": 0}
+    assert DATASETS["nuswide"].counts.keys() == read(*dataset).counts.keys()
+
+
+@pytest.mark.parametrize("target", [".", "ImageList", "Groundtruth"])
+def test_a_folder_that_links_to_itself_is_searched_once(tmp_path, target):
+    write(tmp_path)
+    (tmp_path / "Groundtruth" / "again").symlink_to(tmp_path / target)
+    assert labels(tmp_path)[1] == EXPECTED
+
+
+def test_a_linked_folder_is_searched(tmp_path):
+    write(tmp_path / "elsewhere")
+    (tmp_path / "here").mkdir()
+    for name in ("NUS_WID_Tags", "ImageList", "Groundtruth"):
+        (tmp_path / "here" / name).symlink_to(tmp_path / "elsewhere" / name)
+    assert labels(tmp_path / "here")[1] == EXPECTED
+
+
+def test_a_search_of_a_whole_disk_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(nuswide, "FOLDERS", 3)
+    with pytest.raises(ValueError, match="has more than 3 folders"):
+        labels(write(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["TagList1k.txt", "AllTags1k.txt", "Labels_beach.txt", "Test_Tags1k.dat"])
+@pytest.mark.parametrize("what", ["pipe", "device"])
+def test_a_list_or_a_table_that_is_no_regular_file_is_named(tmp_path, name, what):
+    path = repeat(write(tmp_path, flat=True)) / name
+    path.unlink()
+    os.mkfifo(path) if what == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} is not a regular file"):
+        nuswide.find(tmp_path, None, CLASSES)
+
+
+@pytest.mark.parametrize("other", ["0\r\n" * 5, "1\r\n" * 4])
+def test_two_files_of_the_same_name_must_not_differ(tmp_path, other):
+    write(tmp_path)
+    first, second = tmp_path / "Groundtruth/AllLabels/Labels_beach.txt", tmp_path / "NUS_WID_Tags/labels_BEACH.txt"
+    second.write_bytes(first.read_bytes())
+    os.utime(second, ns=(0, 0))
+    assert labels(tmp_path)[1] == EXPECTED
+    second.write_bytes(other.encode())
+    with pytest.raises(ValueError, match=f"{first} and {second} differ"):
+        labels(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Imagelist", "TestImagelist", "TagList1k"])
+def test_what_a_list_names_twice_is_refused(tmp_path, name):
+    lines = list(content()[f"{name}.txt"])
+    twice = lines[0].replace("\\", "/").upper() if name == "TagList1k" else lines[0].replace("\\", "/")
+    with pytest.raises(ValueError, match=rf"{name}\.txt names '{twice.lower()}' more than once"):
+        labels(write(tmp_path, **{name: [*lines, twice]}))
+
+
+@pytest.mark.parametrize("name", ["Imagelist", "TestImagelist", "TagList1k", "AllTags1k", "Labels_beach"])
+@pytest.mark.parametrize("junk", [b"\xff\xfe\0\x81" * 999, b"\0" * 999, b"0" * 99_999, b"\x1b[31m\xe2\x80\xae", b"[" * 99_999])
+def test_junk_in_place_of_any_file_is_one_short_line(tmp_path, name, junk):
+    (path,) = write(tmp_path).rglob(f"{name}.txt")
+    path.write_bytes(junk)
+    with pytest.raises(ValueError, match=r"^[^\n\0\x1b\u202e]{,500}$"):
+        labels(tmp_path)
+
+
+@pytest.mark.parametrize("line", [b"0", b" ", b"0 1 ", b"\0"])
+def test_a_line_without_an_end_is_not_read_whole(read_small, monkeypatch, line):
+    monkeypatch.setattr(nuswide, "BLOCK", 10)
+    monkeypatch.setattr(nuswide, "LINE", 100)
+    with pytest.raises(ValueError, match=r"Labels_x\.txt has a line of more than 100 bytes, expected 2 times 0 or 1"):
+        read_small(b"0 1\n1 1\n" + line * 200)

@@ -178,7 +178,7 @@ class Scores:
         return {0: {7}}, self.broken
 
 
-def measured(kind="coco", *overrides, of=None, broken=(), missing=0, **positives):
+def measured(kind="coco", *overrides, of=None, broken=(), missing=0, counts=(), unverified="", **positives):
     """The Result of made-up scores of the class name's row, on images with as many positives as the paper's, or `positives`."""
     of, positives = of or classes(kind), (DATASETS[kind].positives_per_image or {"zsl": 1.2, "gzsl": 3.0}) | positives
     labels = torch.full((IMAGES, len(of)), -1, dtype=torch.int8)
@@ -196,7 +196,7 @@ def measured(kind="coco", *overrides, of=None, broken=(), missing=0, **positives
         "weights_sha256": "d" * 64,
     }
     paths = [Path(f"{i}.jpg") for i in range(IMAGES)]
-    images = ImageSet(paths, labels, missing=("gone.jpg",) * missing)
+    images = ImageSet(paths, labels, missing=("gone.jpg",) * missing, counts=dict(counts), unverified=unverified)
     embeddings = {rows.BASELINE: torch.eye(len(of))}
     found = summary.summarise(settings, metadata, of, images, embeddings, {}, Scores(len(of), broken))
     result = Result(**found, made_from="a" * 64, sources={}, seconds={})
@@ -247,6 +247,20 @@ def test_another_number_of_images_than_expected_is_a_doubt():
     assert measured("coco", f"dataset.expected_images={{zsl: {IMAGES + 1}, gzsl: {IMAGES}}}").doubts == [
         "ZSL: 1,000 images have a positive label, 1,001 were expected"
     ]
+
+
+def test_a_test_list_that_was_cut_is_a_doubt():
+    official = DATASETS["nuswide"].counts
+    assert measured("nuswide", counts=official).comparable
+    assert measured("nuswide", counts=official | {"test images": 107_000}).doubts == [
+        "107,000 test images, 107,859 were expected"
+    ]
+
+
+def test_what_could_not_be_verified_is_said_and_is_no_doubt():
+    result = measured("nuswide", unverified="the order of the labels")
+    assert result.comparable
+    assert "Not verified: the order of the labels." in table.render(result).splitlines()
 
 
 @pytest.mark.parametrize(("missing", "broken"), [(3, (1, 998)), (3, ()), (0, (5,))])

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hostile import at_once, irregular
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
@@ -185,6 +186,51 @@ def test_a_file_without_a_list_of_class_names_is_refused(write, names):
     assert 'the metadata "class_names", a JSON list' in fails(write(names))
 
 
+@pytest.mark.parametrize("names", [[1, 2, 3, 4], {"Cat": 1}, ["\ud800"] * 4, "[" * 100_000, "9" * 5000, json.dumps([None] * 4)])
+def test_names_that_are_no_list_of_texts_are_refused_in_one_short_line(write, names):
+    assert 'the metadata "class_names", a JSON list' in (line := fails(write(names)))
+    assert len(line) < 700
+
+
+def test_a_name_of_any_length_is_refused_in_one_short_line(write):
+    assert len(fails(write(["\x1b" * 10**6, "dog", "hot dog", "bird"]))) < 700
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
+def test_class_embeddings_of_other_than_floating_point_numbers_are_refused(write, dtype):
+    line = fails(write(z=torch.ones(4, WIDTH).to(dtype)))
+    assert line.endswith(f"expected class embeddings of floating-point numbers, got {dtype}")
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-13, 1e30])
+def test_class_embeddings_whose_length_float32_cannot_hold_are_refused(write, scale):
+    assert "expected finite class embeddings other than zero" in fails(write(z=scale * Z))
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"epoch": 3, "losses": [1.0], "identity": SAME},  # a state
+        {"method": "cnr_pbl", "class_names": 5, "identity": SAME},
+        {"method": "cnr_pbl", "class_names": [1, 2, 3, 4], "identity": SAME},
+        {"method": ["cnr_pbl"], "class_names": CLASSES.names, "identity": SAME},
+        {"method": "cnr_pbl", "class_names": CLASSES.names, "identity": "same"},
+        {"method": "cnr_pbl", "class_names": CLASSES.names},
+    ],
+)
+def test_a_state_or_a_run_with_other_facts_in_place_of_embeddings_is_refused(tmp_path, facts):
+    checkpoint.write(tmp_path / "a.safetensors", {"cnr_pbl": Z}, **facts)
+    assert "or the class_embeddings.safetensors of a run (" in fails(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.json"])
+def test_rows_from_what_is_no_regular_file_are_refused_at_once(tmp_path, name):
+    for path in irregular(tmp_path, name):
+        with at_once():
+            assert fails(path) == f"{path} is not a regular file"
+
+
 def test_a_file_of_several_tensors_is_refused(write):
     assert "expected a safetensors file of one tensor (C, D)" in fails(write(other=-Z))
 
@@ -216,8 +262,8 @@ def test_a_cut_safetensors_file_is_refused(write):
         ('{"cat": ["a"], "dog": [3], "hot dog": ["c"], "bird": ["d"]}', "expected a list of sentences for every class"),
         ('["cat", "dog"]', "expected JSON {class name: [sentences]}"),
         ("5", "expected JSON {class name: [sentences]}"),
-        ('{"cat": ', "expected JSON {class name: [sentences]}"),
-        ("", "expected JSON {class name: [sentences]}"),
+        ('{"cat": ', "is not JSON, perhaps only half written"),
+        ("", "is not JSON, perhaps only half written"),
     ],
 )
 def test_sentences_that_do_not_describe_every_class_are_refused_before_the_clip_is_loaded(tmp_path, content, said):

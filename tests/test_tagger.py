@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,10 @@ from PIL import Image
 from running import rcnn
 from torch.nn import functional as F
 
-from rcnn import runtime, tagger
+from rcnn import predict, runtime, tagger
 from rcnn.learn import class_embeddings, losses
-from rcnn.predict import find_images
+from rcnn.photos import find_images
+from rcnn.score import reading, views
 from rcnn.tagger import Tagger
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList, parse_name
@@ -306,7 +308,7 @@ def test_heic_is_read_where_its_package_is_installed(photos, tmp_path):
         "from PIL import Image\ndef register_heif_opener():\n    Image.register_extension('JPEG', '.heic')\n"
     )
     (photos / "a.jpg").rename(photos / "a.heic")
-    code = f"from rcnn.predict import find_images; print(find_images([{str(photos)!r}])[1])"
+    code = f"from rcnn.photos import find_images; print(find_images([{str(photos)!r}])[1])"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert ended.stdout == "{}\n"
@@ -346,6 +348,153 @@ def test_predict_explains_bad_input_in_one_line(arguments, said):
     _, stderr = rcnn("predict", *arguments, code=2)
     assert said in stderr
     assert len(stderr.splitlines()) == 1
+
+
+def names_skipped(stderr):
+    """{path: why} as predict says it."""
+    lines = (line.removeprefix("skipped ").partition(": ") for line in stderr.splitlines() if line.startswith("skipped "))
+    return {path: why for path, _, why in lines}
+
+
+def test_predict_names_an_image_that_kills_the_process_which_decodes_it_and_tags_the_others(photos, names, monkeypatch):
+    def read_or_die(image, *arguments):
+        if Path(image).name == "deadly.jpg":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return reading.read_rgb(image, *arguments)
+
+    monkeypatch.setattr(views, "read_rgb", read_or_die)
+    for name in ("b.jpg", "deadly.jpg", "z.jpg"):
+        (photos / name).write_bytes((photos / "a.jpg").read_bytes())
+    stdout, stderr = rcnn("predict", photos, *names, code=1)
+    assert [Path(line.split()[0]).name for line in stdout.splitlines()] == ["a.jpg", "b.jpg", "z.jpg"]
+    assert names_skipped(stderr) == {
+        str(photos / "deadly.jpg"): "the process that decoded it was killed, perhaps for want of memory"
+    }
+
+
+def test_predict_names_what_it_does_not_read_and_exits_1(photos, names, tmp_path):
+    (photos / "dangling.jpg").symlink_to(photos / "nowhere.jpg")
+    (photos / "loop.png").symlink_to(photos / "loop.png")
+    (photos / "linked").symlink_to(tmp_path)
+    (photos / "itself").symlink_to(photos)
+    (photos / "zero.tif").symlink_to("/dev/zero")
+    (photos / "good.jpg").symlink_to(photos / "a.jpg")
+    os.mkfifo(photos / "pipe.JPG")
+    stdout, stderr = rcnn("predict", photos, *names, code=1)
+    assert [line.split()[0] for line in stdout.splitlines()] == [str(photos / "a.jpg"), str(photos / "good.jpg")]
+    linked = "a linked folder, which is not searched; name it as an argument"
+    assert names_skipped(stderr) == {
+        str(photos / "dangling.jpg"): "a link that leads to no file: No such file or directory",
+        str(photos / "itself"): linked,
+        str(photos / "linked"): linked,
+        str(photos / "loop.png"): "a link that leads to no file: Too many levels of symbolic links",
+        str(photos / "pipe.JPG"): "not a regular file",
+        str(photos / "zero.tif"): "not a regular file",
+    }
+    _, stderr = rcnn("predict", photos / "pipe.JPG", photos / "dangling.jpg", *names, code=1)
+    assert len(names_skipped(stderr)) == 2
+
+
+def test_a_folder_that_cannot_be_searched_is_named(photos, monkeypatch):
+    (photos / "secret").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "secret":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    expected = {photos / "secret": "the folder cannot be searched: Permission denied"}
+    assert find_images([photos]) == ([photos / "a.jpg"], expected, 0)
+    assert find_images([photos / "secret"]) == ([], expected, 0)
+
+
+def test_a_linked_folder_is_searched_when_it_is_named(photos, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (photos / "a.jpg").rename(tmp_path / "elsewhere" / "b.jpg")
+    (photos / "linked").symlink_to(tmp_path / "elsewhere")
+    assert list(find_images([photos])[1]) == [photos / "linked"]
+    assert find_images([photos, photos / "linked"]) == ([photos / "linked" / "b.jpg"], {}, 0)
+
+
+@pytest.mark.parametrize("look", ["tag", "scores"])
+def test_what_is_no_regular_file_is_named_by_the_tagger(six, tmp_path, look):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", "/dev/zero", tmp_path):
+        with pytest.raises(ValueError, match=f"cannot read image {path}: .* is not a regular file"):
+            getattr(six, look)([path])
+
+
+def test_predict_prints_rows_as_they_come_and_json_without_its_end_where_it_fails(photos, names, monkeypatch):
+    def stream(self, paths, workers):
+        yield [0], torch.zeros(1, 6), {}
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(Tagger, "stream", stream)
+    for form in predict.FORMATS:
+        stdout, stderr = rcnn("predict", photos, *names, "--format", form, code=2)
+        assert str(photos / "a.jpg") in stdout
+        assert stderr == "error: the disk is gone\n"
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(rcnn("predict", photos, *names, "--format", "json", code=2)[0])
+
+
+def test_predict_prints_a_json_list_of_any_number_of_images(photos, names):
+    for count in (3, 2, 1):
+        for i in range(1, count):
+            (photos / f"{i}.jpg").write_bytes((photos / "a.jpg").read_bytes())
+        paths = sorted(photos.iterdir())
+        stdout, _ = rcnn("predict", photos, *names, "--format", "json", "--top", 2)
+        assert [entry["image"] for entry in json.loads(stdout)] == [str(path) for path in paths]
+        assert stdout == json.dumps(json.loads(stdout), indent=1) + "\n"
+        for path in paths[:-1]:
+            path.unlink()
+    (photos / "a.jpg").write_bytes(b"broken")
+    assert rcnn("predict", photos, *names, "--format", "json", code=1)[0] == "[]\n"
+
+
+ODD = [b"caf\xe9.jpg", "café.jpg".encode(), "a\u202eb\x1b[31m\n.jpg".encode(), b"back\\slash.jpg", "猫😀.jpg".encode()]
+
+
+EVERY_FORMAT = """
+import sys
+from rcnn import cli, predict
+
+for encoding in ("ascii", "utf-8"):
+    for form in predict.FORMATS:
+        sys.stdout.reconfigure(encoding=encoding, errors="strict")
+        try:
+            cli.run(lambda: predict.main([*sys.argv[1:], "--format", form]))
+        except SystemExit as ended:
+            print(f"\\n== {ended.code}")
+"""
+
+
+def test_predict_prints_every_row_whatever_names_and_encoding_are(photos, names, tmp_path):
+    data = (photos / "a.jpg").read_bytes()
+    (photos / "a.jpg").unlink()
+    for name in ODD:
+        Path(os.fsdecode(os.fsencode(photos) + b"/" + name)).write_bytes(data)
+    (photos / "broken\x1b[31m.jpg").write_bytes(b"")
+    (tmp_path / "names.txt").write_text("dog\ncrème brûlée\n猫\n", encoding="utf-8")
+    command, environment = [sys.executable, "-c", EVERY_FORMAT, photos, *names], os.environ | {"PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    *parts, rest = ended.stdout.split(b"\n== 1\n")
+    assert rest == b""
+    for encoding, (table, rows, entries) in (("ascii", parts[:3]), ("utf-8", parts[3:])):
+        shown = [r"caf\udce9.jpg", "café.jpg", r"a\u202eb\x1b[31m\n.jpg", r"back\\slash.jpg", "猫😀.jpg", "crème brûlée"]
+        *expected, dish = (name.encode(encoding, "backslashreplace").decode(encoding) for name in shown)
+        paths = {f"{photos}/{name}" for name in expected}
+        assert {line.partition("  ")[0] for line in table.decode(encoding).splitlines()} == paths
+        listed = list(csv.DictReader(io.StringIO(rows.decode(encoding))))
+        assert {row["image"] for row in listed} == paths
+        assert dish in {row["class"] for row in listed}
+        listed = json.loads(entries.decode(encoding))
+        assert {os.fsencode(entry["image"]) for entry in listed} == {os.fsencode(photos) + b"/" + name for name in ODD}
+        assert {tag["class"] for tag in listed[0]["tags"]} == {"dog", "crème brûlée", "猫"}
+    assert b"\x1b" not in ended.stdout + ended.stderr
+    assert list(names_skipped(ended.stderr.decode())) == [rf"{photos}/broken\x1b[31m.jpg"]
 
 
 @pytest.mark.parametrize("classes", [[], ["--run", "x", "--classes", "y"]])

@@ -1,26 +1,36 @@
-"""The frozen CLIP: its two towers, built from the tensors of a weights file."""
+"""The frozen CLIP: both towers, and what is known of them."""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import open_clip
 import torch
+from pydantic import BaseModel, PositiveInt, ValidationError
 
 from rcnn.clip.image_tower import ImageEncoder, ImageFeatures, normalise
 from rcnn.clip.text_tower import TextEncoder
-from rcnn.clip.tokens import tokenizer
+from rcnn.clip.towers import HEAD_WIDTH, build, sizes
 from rcnn.clip.transformer import ACTIVATIONS
 from rcnn.clip.weights import find_weights, pretrained_source, published_sha256, read_weights
 from rcnn.files import digest, file_sha256
+from rcnn.printing import short
 
-HEAD_WIDTH = 64  # of every ViT that OpenAI published; other widths come from open_clip's config or the file's metadata
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 # settings of open_clip models that the towers here implement; a model with any other one is refused
 VISION_SETTINGS = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
 MODEL_SETTINGS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
 TEXT_SETTINGS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
+
+
+class Computed(BaseModel):
+    """How weights are computed with, which their shapes do not say: open_clip knows it, or the file's metadata says it."""
+
+    activation: Literal[tuple(ACTIVATIONS)] = "quick_gelu"
+    vision_heads: PositiveInt | None = None
+    text_heads: PositiveInt | None = None
+    model: str | None = None  # the name of the file's CLIP
 
 
 @dataclass(frozen=True)
@@ -73,101 +83,46 @@ def load(
         FileNotFoundError: no such file, or the weights could not be downloaded; says what to fetch and where to put it.
         ValueError: an unknown or unsupported model, weights that do not fit it, or the wrong activation.
     """
-    named, sizes = _named_model(model) if model else ({"activation": "quick_gelu"}, None)
+    named, expected = _named_model(model) if model else ({}, None)
     source = pretrained_source(model, pretrained) if model and (pretrained or not weights) else {}
     path = find_weights(model, pretrained, weights)
     sha256 = file_sha256(path)
     state, metadata = read_weights(path, sha256, trust_torchscript)
-    activation = metadata.get("activation", named["activation"])
-    heads = (int(metadata.get(key) or named.get(key, 0)) for key in ("vision_heads", "text_heads"))
+    try:
+        computed = Computed.model_validate(named | metadata)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        raise ValueError(f"{path}: its metadata says {wrong['loc'][0]}={short(wrong['input'])}: {wrong['msg']}") from None
     trained_with_quick_gelu = source.get("quick_gelu", False) or sha256 in published_sha256()
-    if trained_with_quick_gelu and activation != "quick_gelu":
+    if trained_with_quick_gelu and computed.activation != "quick_gelu":
         raise ValueError(
             f"clip.model: {model} computes GELU, but these weights were trained with QuickGELU and would give wrong "
             f"features; use clip.model={model}-quickgelu, or set clip.pretrained=null if the file is not of {pretrained}"
         )
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"{path}: expected activation {' or '.join(ACTIVATIONS)}, got {activation!r}")
     try:
-        image, text = build(state, activation, *heads)
-    except KeyError as missing:
-        raise ValueError(f"{path}: these weights are not a CLIP ViT, or a part of one: there is no tensor {missing}") from None
-    layers = [len(tower.transformer["resblocks"]) for tower in (image, text)]
-    found = (image.image_size, len(image.proj), layers[0], image.conv1.kernel_size[0])
-    found += (len(text.text_projection), layers[1], image.proj.shape[1])
-    if sizes not in (None, found):
-        raise ValueError(
-            f"the weights are not a {model}: expected image size, vision width, layers, patch, text width, layers, "
-            f"embedding size {sizes}, got {found}; set clip.model to the right name, or to null to trust the file"
-        )
+        image_sizes, text_sizes = sizes(state)
+        found = *(image_sizes[key] for key in ("image_size", "width", "layers", "patch")), text_sizes["width"]
+        found += text_sizes["layers"], text_sizes["embed_dim"]
+        if expected not in (None, found):
+            raise ValueError(
+                f"the weights are not a {model}: expected image size, vision width, layers, patch, text width, layers, "
+                f"embedding size {expected}, got {found}; set clip.model to the right name, or to null to trust the file"
+            )
+        image, text = build(state, computed.activation, computed.vision_heads, computed.text_heads)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     tensors_sha256 = _tensors_sha256(image, text)
     for tower in (image, text):
         tower.to(device).eval().requires_grad_(False)
     mean, std = (tuple(source.get(key, default)) for key, default in (("mean", MEAN), ("std", STD)))
-    return Clip(text, image, model or metadata.get("model", path.stem), sha256, tensors_sha256, mean, std)
-
-
-def build(
-    state: dict[str, torch.Tensor], activation: str = "quick_gelu", vision_heads: int = 0, text_heads: int = 0
-) -> tuple[ImageEncoder, TextEncoder]:
-    """Towers in float32, on the CPU, from tensors under OpenAI's names; sizes are read off the tensors.
-
-    Without `vision_heads` or `text_heads` a tower has width // 64 attention heads.
-
-    Raises:
-        ValueError: these are no weights of a CLIP ViT, or of one that the towers do not compute.
-        KeyError: a tensor is missing from which a size is read.
-    """
-    state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    if "visual.class_embedding" not in state:
-        raise ValueError("these weights are not a CLIP ViT: there is no tensor visual.class_embedding")
-    if "token_embedding.rows" in state:  # a compact vocabulary: known rows, then one row for all other tokens
-        rows, known = state.pop("token_embedding.rows"), state["token_embedding.weight"]
-        full = known[-1].repeat(tokenizer().vocab_size, 1)  # (width,) -> (vocabulary, width)
-        full[rows.long()] = known[:-1]
-        state["token_embedding.weight"] = full
-    visual = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
-    textual = {k: v for k, v in state.items() if not k.startswith("visual.")}
-    for name in ("logit_scale", "logit_bias", "attn_mask", "input_resolution", "context_length", "vocab_size"):
-        textual.pop(name, None)  # scores here are plain cosines
-    patch = visual["conv1.weight"].shape[-1]
-    image = ImageEncoder(
-        image_size=round((len(visual["positional_embedding"]) - 1) ** 0.5) * patch,
-        patch=patch,
-        activation=activation,
-        **_shape(visual, "proj", vision_heads),
-    )
-    text = TextEncoder(
-        context=len(textual["positional_embedding"]),
-        vocabulary=len(textual["token_embedding.weight"]),
-        activation=activation,
-        **_shape(textual, "text_projection", text_heads),
-    )
-    for tower, tensors in ((image, visual), (text, textual)):
-        try:
-            tower.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise ValueError(f"these weights are not a CLIP that this code computes: {error}") from None
-    return image, text
-
-
-def _shape(state: dict[str, torch.Tensor], projection: str, heads: int) -> dict[str, int]:
-    """What both kinds of towers read off their tensors."""
-    width, embed_dim = state[projection].shape
-    return {
-        "width": width,
-        "heads": heads or width // HEAD_WIDTH,
-        "layers": sum(name.endswith(".ln_1.weight") for name in state),
-        "mlp_width": len(state["transformer.resblocks.0.mlp.c_fc.weight"]),
-        "embed_dim": embed_dim,
-    }
+    return Clip(text, image, model or computed.model or path.stem, sha256, tensors_sha256, mean, std)
 
 
 def _named_model(model: str) -> tuple[dict[str, Any], tuple[int, ...]]:
     """What open_clip says of a model: what a file's metadata may say too, and the sizes of its towers."""
     config = open_clip.get_model_config(model) if ":" not in model else None  # hub addresses are files, not models
     if config is None:
-        raise ValueError(f"clip.model: open_clip knows no model {model!r}; see open_clip.list_models()")
+        raise ValueError(f"clip.model: open_clip knows no model {short(model)}; see open_clip.list_models()")
     vision, text = config["vision_cfg"], config["text_cfg"]
     odd = set(vision) - VISION_SETTINGS | set(text) - TEXT_SETTINGS | set(config) - MODEL_SETTINGS
     if odd or not isinstance(vision["layers"], int):

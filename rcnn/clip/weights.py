@@ -1,16 +1,23 @@
 """The file of CLIP's weights: found or downloaded, checked, and read in any of the three formats it comes in."""
 
+import contextlib
+import os
 import sys
 import warnings
 import zipfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import open_clip
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
+from rcnn.files import must_be_regular, open_regular
+from rcnn.printing import cut, short
+
+MOST_EXPANSION = 20  # of a weights archive, whose numbers are hardly ever compressed
 OPENAI_HOST = "openaipublic"  # in the addresses of the archives that OpenAI published
 
 
@@ -27,7 +34,7 @@ def pretrained_source(model: str, pretrained: str | None) -> dict[str, Any]:
     source = open_clip.get_pretrained_cfg(model, pretrained or "")
     if not source:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
-        raise ValueError(f"clip.pretrained: there are no weights {pretrained!r} for {model}; there are: {tags}")
+        raise ValueError(f"clip.pretrained: there are no weights {short(pretrained)} for {model}; there are: {tags}")
     return source
 
 
@@ -36,8 +43,9 @@ def find_weights(model: str | None, pretrained: str | None, weights: str | Path 
     if not weights and not model:
         raise ValueError("clip: expected a model name or a file; set clip.weights=FILE or clip.model=NAME")
     path = Path(weights) if weights else _download(model, pretrained)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"clip.weights: there is no file {path}")
+    must_be_regular(path)
     return path
 
 
@@ -73,32 +81,52 @@ def read_weights(path: Path, sha256: str, trust_torchscript: bool = False) -> tu
     and that is not trusted.
     """
     if path.suffix == ".safetensors":
-        try:
+        with _damage_as_error(f"{path} cannot be read as safetensors, perhaps it is only half downloaded"):
+            must_be_regular(path)
             with safe_open(path, framework="pt") as file:
                 return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file, perhaps only half downloaded: {error}") from None
-    if _is_torchscript(path):
-        if sha256 not in published_sha256() and not trust_torchscript:
+    is_published = sha256 in published_sha256()
+    with open_regular(path) as file:
+        with _damage_as_error(f"{path} holds no state dict; it is a damaged archive, perhaps only half downloaded"):
+            is_program = any(name.endswith("/constants.pkl") for name in _entries(file, check=not is_published))
+        if is_program and not is_published and not trust_torchscript:
             raise ValueError(
                 f"{path} is a TorchScript archive, a program that runs on loading, and its SHA-256 {sha256} is none "
                 "that OpenAI published; if you trust its source set clip.trust_torchscript=true"
             )
-        with warnings.catch_warnings():  # torch calls the format old; it is the one OpenAI published
-            warnings.filterwarnings("ignore", message=".*torch.jit")
-            return torch.jit.load(path, map_location="cpu").state_dict(), {}
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise ValueError(f"{path} holds no state dict that loads with weights_only=True: {error}") from None
+        if is_program:
+            with _damage_as_error(f"{path} is a damaged TorchScript archive"):
+                return torch.jit.load(file, map_location="cpu").state_dict(), {}
+        with _damage_as_error(f"{path} holds no state dict that loads with weights_only=True"):
+            state = torch.load(file, map_location="cpu", weights_only=True)
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items()):
         raise ValueError(f"{path} holds no state dict: expected tensors by name")
     return {k.removeprefix("module."): v for k, v in state.items()}, {}
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+@contextlib.contextmanager
+def _damage_as_error(said: str) -> Iterator[None]:
+    """Whatever a library raises for a damaged file, or one of another kind, as a ValueError of one line."""
+    try:
+        with warnings.catch_warnings():  # torch warns of what it finds odd: OpenAI's own format, and damage
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        raise ValueError(f"{said}: {cut(' '.join(str(error).split()) or type(error).__name__)}") from None
+
+
+def _entries(file: BinaryIO, check: bool) -> list[str]:
+    """Names of what a zip archive holds, none of another file; `check` the checksums, which torch does not look at."""
+    is_archive = file.read(4) == b"PK\3\4"  # by which torch tells, too
+    file.seek(0)
+    if not is_archive:
+        return []
+    with zipfile.ZipFile(file) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > MOST_EXPANSION * os.fstat(file.fileno()).st_size:
+            raise ValueError("its parts would expand to many times its size")
+        if check and (damaged := archive.testzip()):
+            raise ValueError(f"{damaged} does not have its checksum")
+        names = archive.namelist()
+    file.seek(0)
+    return names

@@ -4,10 +4,12 @@ A new one is an entry here and, if its format is new, a module rcnn/datasets/<re
 
     find(annotations, images, classes)   {name: path} of the files with its labels, or FileNotFoundError
     labels(files, classes)               (B file names of images, (B, C) int8 labels in {1, -1, 0 = unknown})
+    counts(files)                        {what: how many} of what the files name beside the B images
+    unverified(files, classes)           what of the labels the files cannot prove, in words, or ""
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Dataset:
     missing: str  # what to do where its files are not there
     class_names_sha256: str | None = None  # ClassList.fingerprint of data/<key>/seen.txt and unseen.txt, the paper's classes
     positives_per_image: Mapping[str, float] | None = None  # task -> positive labels on average: 3P/R of the paper's rows
+    counts: Mapping[str, int] = field(default_factory=dict)  # what its official files name, compared with ImageSet.counts
 
 
 DATASETS = {
@@ -35,6 +38,7 @@ DATASETS = {
         missing="python scripts/prepare_nuswide.py --help says what to get; with --folder it links a copy",
         class_names_sha256="a9e9cc595a3748e34f7d9afece0bee1cd552842ade62b558ba6af53a47343d3d",
         positives_per_image={"zsl": 2.414, "gzsl": 6.9},
+        counts={"test images": 107_859, "images in all": 269_648, "tags in the official order": 1000},
     ),
     "mini": Dataset(title="mini benchmark", reader="coco", missing="python scripts/draw_mini.py draws it"),
 }

@@ -1,18 +1,20 @@
 """Images with multi-label ground truth, whatever data set they come from, and a cache for labels that are slow to parse."""
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from rcnn import checkpoint, provenance
 from rcnn.config import DatasetConfig
 from rcnn.datasets import DATASETS
-from rcnn.files import digest
+from rcnn.files import digest, sweep
+from rcnn.printing import UNPRINTABLE, short
 from rcnn.text.classes import ClassList
 
 
@@ -24,6 +26,8 @@ class ImageSet:
     labels: torch.Tensor  # (B, C) int8 in {1, -1, 0 = unknown}, columns in the order of the class list
     left_out: int = 0  # images of the data set without a positive label among the classes, which are not in `paths`
     missing: tuple[str, ...] = ()  # paths of image files that are not there, where that is allowed
+    counts: Mapping[str, int] = field(default_factory=dict)  # what the data set's files name, such as {"test images": 107859}
+    unverified: str = ""  # what of the labels could not be verified, in words
 
 
 def read_images(settings: DatasetConfig, classes: ClassList, cache: str | None = None) -> ImageSet:
@@ -45,7 +49,8 @@ def read_images(settings: DatasetConfig, classes: ClassList, cache: str | None =
         files = reader.find(settings.annotations, settings.images, classes)
         metadata = [settings.kind, classes.seen, classes.names, classes.notes]
         names, labels = remember(cache, files.values(), metadata, lambda: reader.labels(files, classes))
-        return select(names, labels, settings)
+        counts = {"test images": len(names), **reader.counts(files)}
+        return replace(select(names, labels, settings), counts=counts, unverified=reader.unverified(files, classes))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}; {dataset.missing}") from None
 
@@ -64,7 +69,9 @@ def select(names: Sequence[str], labels: np.ndarray, settings: DatasetConfig) ->
     for name in (names[i] for i in used):
         parts = Path(name).parts
         if not parts or Path(name).is_absolute() or ".." in parts or ":" in parts[0]:
-            raise ValueError(f"{settings.annotations}: file name {name!r} leads out of the image folder {root}")
+            raise ValueError(f"{settings.annotations}: file name {short(name)} leads out of the image folder {root}")
+        if UNPRINTABLE.search(name):
+            raise ValueError(f"{settings.annotations}: file name {short(name)} has characters that cannot be printed")
     paths = [root / names[i] for i in used]
     there = np.array([path.is_file() for path in paths])
     missing = tuple(str(path) for path, here in zip(paths, there, strict=True) if not here)
@@ -95,16 +102,24 @@ def remember(
     stamps = [(str(s.resolve()), s.stat().st_size, s.stat().st_mtime_ns) for s in sources]
     key = digest([provenance.sources(("datasets",)), stamps, metadata])
     path = Path(folder) / f"labels_{key[:32]}.safetensors"
+    sweep(folder)
     try:
-        bits, kept = checkpoint.read(path)
+        bits, kept = checkpoint.read(path, _Kept)
         shape = len(kept["names"]), kept["classes"]
+        size = shape[0] * shape[1]
+        checkpoint.require(path, bits, positive=(-(-size // 8),), negative=(-(-size // 8),))
         positive, negative = (
-            np.unpackbits(bits[name].numpy(), count=shape[0] * shape[1]).view(np.int8).reshape(shape)
-            for name in ("positive", "negative")
+            np.unpackbits(bits[name].numpy(), count=size).view(np.int8).reshape(shape) for name in ("positive", "negative")
         )
         return kept["names"], np.subtract(positive, negative, out=positive)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):  # none yet; a damaged one; bits of another type
         names, labels = parse()
         bits = {name: torch.from_numpy(np.packbits(labels == sign)) for name, sign in (("positive", 1), ("negative", -1))}
         checkpoint.write(path, bits, names=names, classes=labels.shape[1])
         return names, labels
+
+
+class _Kept(BaseModel):
+    model_config = ConfigDict(strict=True)
+    names: list[str]
+    classes: NonNegativeInt

@@ -1,19 +1,23 @@
 """Class embeddings that were made elsewhere, to be measured beside the rows of a run."""
 
-import json
 from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from pydantic import TypeAdapter
+from safetensors import safe_open
 from torch.nn import functional as F
 
 from rcnn import checkpoint
 from rcnn.clip import Clip
+from rcnn.files import must_be_regular
 from rcnn.learn import class_embeddings
+from rcnn.printing import explain, short
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList
+
+NAMES = TypeAdapter(list[str])
 
 
 def read(
@@ -44,28 +48,31 @@ def read(
         place, (ours, theirs) = different
         raise ValueError(
             f"{path}: expected the run's {len(classes)} classes in its order, found {len(names)}; "
-            f"class {place} is {ours!r} in the run and {theirs!r} here"
+            f"class {place} is {short(ours)} in the run and {short(theirs)} here"
         )
     if z.shape != (len(classes), width):
         raise ValueError(f"{path}: expected class embeddings of shape {(len(classes), width)}, got {tuple(z.shape)}")
-    norms = z.float().norm(dim=1)
-    if not (norms.isfinite() & (norms > 0)).all():
+    if not z.is_floating_point():
+        raise ValueError(f"{path}: expected class embeddings of floating-point numbers, got {z.dtype}")
+    z = F.normalize(z.float(), dim=1)
+    if not (z.norm(dim=1) > 0.99).all():  # NaN, infinite, zero, or too small for float32
         raise ValueError(f"{path}: expected finite class embeddings other than zero")
-    return F.normalize(z.float(), dim=1)
+    return z
 
 
 def _read_tensor(path):
     """(class embeddings, class names, fingerprint of their CLIP or None) of a tensor with names, or of a run."""
+    must_be_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             keys, metadata = list(file.keys()), file.metadata() or {}
             if "metadata" not in metadata:
                 (key,) = keys
-                return file.get_tensor(key), [str(name) for name in json.loads(metadata["class_names"])], None
+                return file.get_tensor(key), NAMES.validate_json(metadata["class_names"]), None
         rows, metadata = checkpoint.read(path)
-        return rows[metadata["method"]], metadata["class_names"], metadata["identity"]["clip"]
-    except (SafetensorError, KeyError, ValueError, TypeError):
+        return rows[metadata["method"]], NAMES.validate_python(metadata["class_names"]), metadata["identity"]["clip"]
+    except Exception as error:  # a damaged file, a type that torch lacks, metadata of another form
         raise ValueError(
             f'{path}: expected a safetensors file of one tensor (C, D) with the metadata "class_names", a JSON list; or the '
-            "class_embeddings.safetensors of a run"
+            f"class_embeddings.safetensors of a run ({explain(error)})"
         ) from None

@@ -44,6 +44,7 @@ class Images(_Part):
     left_out_without_labels: int
     missing: int
     unreadable: int
+    unverified: str = ""  # what of the labels could not be verified, in words
     tasks: dict[str, TaskImages]
 
 

@@ -52,6 +52,7 @@ def summarise(
     points = curve({n: file.total(f"epoch/{n}", last) for n in epochs}, images.labels, used, classes, e.top_k)
     counted = Images(
         used=int(good.sum()), left_out_without_labels=images.left_out, missing=len(images.missing), unreadable=len(broken),
+        unverified=images.unverified,
         tasks={task: _count(images.labels[mask][:, classes.tasks[task] :]) for task, mask in used.items()},
     )  # fmt: skip
     doubts = _doubts(settings, classes, images, counted)
@@ -108,6 +109,9 @@ def _doubts(settings, classes, images, counted):
         doubts.append(f"the backbone is {settings.clip.model} ({settings.clip.pretrained}), the paper's is OpenAI's ViT-B/16")
     if paper.class_names_sha256 not in (None, classes.fingerprint):
         doubts.append("the class list is not the paper's")
+    for what, expected in paper.counts.items():
+        if (found := images.counts.get(what, expected)) != expected:
+            doubts.append(f"{found:,} {what}, {expected:,} were expected")
     for task, first in classes.tasks.items():
         found, expected = int((images.labels[:, first:] == 1).any(1).sum()), settings.dataset.expected_images.get(task)
         if expected not in (None, found):

@@ -38,6 +38,7 @@ def _notes(result, intervals):
         for task, v in result.images.tasks.items()
     )
     out = ["* the method." + " Intervals: bootstrap over images; differences are paired." * intervals, f"{counted}."]
+    out += [f"Not verified: {result.images.unverified}."] * bool(result.images.unverified)
     return out + ties(result) + [f"NOT COMPARABLE with the paper: {doubt}." for doubt in result.doubts]
 
 

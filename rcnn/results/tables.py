@@ -148,6 +148,7 @@ def _notes(results):
             f"{task.upper()}: {found.images:,} images, {found.positives_per_image:.3f} positives each."
             for task, found in result.images.tasks.items()
         ]
+        out += [f"Not verified: {result.images.unverified}."] * bool(result.images.unverified)
         out += ties(result)
     out = list(dict.fromkeys(out))
     if len(results) > 1:

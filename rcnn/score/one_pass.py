@@ -51,7 +51,8 @@ def fill(
     distinct = {name: _distinct(s.class_embeddings, model.device) for name, s in sets.items()}
     done, broken, clock, saved = {}, {}, Clock(), time.monotonic()
     wanted = [paths[i] for b in todo for i in file.images(b)]
-    loader = batches(wanted, model.image.image_size, settings.grids, file.batch_size, settings.workers)
+    cut = model.image.image_size, settings.grids, file.batch_size, settings.workers
+    loader = batches(wanted, *cut, max_pixels=settings.max_pixels)
     source = iter(loader)
     with progress(title="evaluate", total=len(wanted), unit="image") as bar:
         for b in todo:

@@ -2,9 +2,15 @@
 
 import hashlib
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+
+from rcnn.files import read_text
+from rcnn.printing import cut, printable, short
+
+LONGEST_NAME, LONGEST_NOTE = 200, 1000  # characters; a line of many more is no class but a file of another kind
 
 
 @dataclass(frozen=True)
@@ -22,10 +28,12 @@ class ClassList:
         if not self.names:
             raise ValueError("the class list is empty")
         notes = self.notes or [""] * len(self.names)
-        listed = Counter((name.lower(), note) for name, note in zip(self.names, notes, strict=True))
+        for name, note in zip(self.names, notes, strict=True):
+            _must_be_class(name, note)
+        listed = Counter((_folded(name), note) for name, note in zip(self.names, notes, strict=True))
         if twice := [name for (name, _), n in listed.items() if n > 1]:
             raise ValueError(
-                f"these classes are listed twice: {', '.join(twice)}; 'crane [a wading bird]' tells homonyms apart"
+                f"these classes are listed twice: {cut(', '.join(twice))}; 'crane [a wading bird]' tells homonyms apart"
             )
 
     @classmethod
@@ -55,20 +63,53 @@ class ClassList:
 
 def _read_names(path):
     """(name, note) of every class in a list."""
-    path = Path(path)
-    if not path.is_file():
+    path, found = Path(path), []
+    if not path.exists():
         raise FileNotFoundError(f"there is no class list {path}; expected a text file with one class name a line")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
-    return [parse_name(line) for line in lines if line and not line.startswith("#")]
+    # not splitlines, which also splits at control characters, where they are part of a name
+    for number, line in enumerate(re.split(r"\r\n?|\n", read_text(path)), 1):
+        if line.strip() and not line.strip().startswith("#"):
+            try:
+                found.append(parse_name(line))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+    return found
 
 
 def parse_name(line: str) -> tuple[str, str]:
-    """(name, note) of one line of a class list: "crane [a wading bird]" is "crane" with a note, "" for most."""
-    part = re.fullmatch(r"(.+?)(?:\s*\[(.*)\])?", line.strip())
-    if part is None:
-        raise ValueError(f"expected a class name, got {line!r}")
-    # "_" in a name stands for a space, as in the lists of NUS-WIDE's tools
-    return part[1].replace("_", " ").strip(), (part[2] or "").strip()
+    """(name, note) of one line of a class list: "crane [a wading bird]" is "crane" with a note, "" for most.
+
+    ValueError for a line that is no class name: an empty or a very long one, or one with control characters.
+    """
+    if not isinstance(line, str):
+        raise ValueError(f"expected a class name, got {short(line)}")
+    name, note = line.strip(), ""
+    bracket = name.find("[", 1)
+    if bracket > 0 and name.endswith("]"):
+        name, note = name[:bracket], name[bracket + 1 : -1].strip()
+    name = name.replace("_", " ").strip()  # "_" stands for a space, as in the lists of NUS-WIDE's tools
+    if not name:
+        raise ValueError(f"expected a class name, got {short(line)}")
+    _must_be_class(name, note)
+    return name, note
+
+
+def _must_be_class(name, note):
+    """ValueError for what is no name, or no note, of a class."""
+    for text, most in ((name, LONGEST_NAME), (note, LONGEST_NOTE)):
+        if not isinstance(text, str):
+            raise ValueError(f"expected a class name, got {short(text)}")
+        if len(text) > most:
+            raise ValueError(f"expected a class name, got {len(text):,} characters (at most {most:,} are taken): {short(text)}")
+        if printable(text) != text:
+            raise ValueError(f"a class name has characters that cannot be printed: {short(text)}")
+    if not name.strip():
+        raise ValueError(f"expected a class name, got {short(name)}")
+
+
+def _folded(name):
+    """What is equal of names that differ in case, or in how accents are encoded: CLIP reads them alike."""
+    return unicodedata.normalize("NFC", name.lower())
 
 
 def in_words(groups: list[list[str]], most: int = 8) -> str:

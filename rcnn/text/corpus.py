@@ -1,19 +1,33 @@
 """The text corpus: sentences and the class each describes, and their features (paper 3.3)."""
 
 import contextlib
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import open_clip
 import torch
+from pydantic import BaseModel, FailFast, Field, TypeAdapter, ValidationError
 
 from rcnn import checkpoint, clip, provenance
-from rcnn.files import digest
+from rcnn.files import digest, read_json
+from rcnn.printing import cut, short
 from rcnn.progress import progress
 from rcnn.text.classes import ClassList
+
+Sentences = Annotated[list[Annotated[str, Field(pattern=r"\S")]], FailFast()]  # not blank, and without lone surrogates
+
+
+class Entry(BaseModel):
+    """One class of a corpus file."""
+
+    node_name: str
+    candidate_sentences: Sentences
+
+
+ENTRY, SENTENCES = TypeAdapter(Entry), TypeAdapter(Sentences)
 
 
 @dataclass(frozen=True)
@@ -63,62 +77,65 @@ def load(path: str | Path | None, classes: ClassList) -> Corpus:
     """
     if not path:
         raise ValueError("corpus.path: expected the class descriptions, got null")
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no text corpus {path}; set corpus.path, or make one: python -m rcnn.describe")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(raw, dict):
-        raise ValueError(f'{path}: expected {{"0": {{"node_name": …, "candidate_sentences": […]}}, …}}')
-    named = defaultdict(list)
-    for key, entry in raw.items():
-        if not _is_entry(entry):
-            raise ValueError(f'{path}: class {key}: expected "node_name" and a list of "candidate_sentences"')
-        named[_folded(entry["node_name"])].append(entry)
+    entries, named = read(path), defaultdict(list)
+    for entry in entries.values():
+        named[_folded(entry.node_name)].append(entry)
     by_class = []
     for i, name in enumerate(classes.names):
         found = named[_folded(name)]
-        if str(i) in raw and raw[str(i)] in found:
-            found = [raw[str(i)]]
+        if (own := entries.get(str(i))) and any(entry is own for entry in found):
+            found = [own]
         if len(found) > 1:
             raise ValueError(
                 f'{path}: class {i} "{name}" is described {len(found)} times; expected the order of the class list'
             )
-        if not found or not found[0]["candidate_sentences"]:
+        if not found or not found[0].candidate_sentences:
             raise ValueError(
                 f'{path}: class {i} "{name}" {"has no sentences" if found else "is missing"}; python -m rcnn.describe with the '
                 f"same class list and output={path} asks for what is missing, and for nothing else"
             )
-        by_class.append(found[0]["candidate_sentences"])
+        by_class.append(found[0].candidate_sentences)
     return Corpus.of(by_class)
+
+
+def read(path: str | Path) -> dict[str, Entry]:
+    """The classes of a corpus file by their keys; FileNotFoundError or ValueError if it is none."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no text corpus {path}; set corpus.path, or make one: python -m rcnn.describe")
+    raw, form = read_json(path), 'expected "node_name" and a list of "candidate_sentences"'
+    if not isinstance(raw, dict):
+        raise ValueError(f'{path}: expected {{"0": {{"node_name": …, "candidate_sentences": […]}}, …}}, got {short(raw)}')
+    return {key: _valid(ENTRY, entry, f"{path}: class {cut(key)}: {form}") for key, entry in raw.items()}
+
+
+def _valid(form: TypeAdapter, value: Any, expected: str) -> Any:
+    """`value`, as pydantic reads it; ValueError that names the place where it is of another form."""
+    try:
+        return form.validate_python(value)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        place = ".".join(map(str, wrong["loc"]))
+        raise ValueError(f"{expected}; found {short(wrong['input'])}{place and f' at {place}'} ({wrong['msg']})") from None
 
 
 def _folded(name):
     return name.replace("_", " ").lower()
 
 
-def _is_entry(entry):
-    if not isinstance(entry, dict) or not isinstance(entry.get("node_name"), str):
-        return False
-    sentences = entry.get("candidate_sentences")
-    return isinstance(sentences, list) and all(isinstance(s, str) and s.strip() for s in sentences)
-
-
 def from_sentences(path: str | Path, classes: ClassList) -> Corpus:
     """Sentences a class from {class name: [sentences]}, the form of CuPL and others; it may hold more classes than the list."""
-    try:
-        raw = json.loads(Path(path).read_text(encoding="utf-8"))
-        named = {_folded(name): sentences for name, sentences in raw.items()}
-    except (ValueError, AttributeError):
-        raise ValueError(f"{path}: expected JSON {{class name: [sentences]}}") from None
+    raw, named = read_json(path), {}
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path}: expected JSON {{class name: [sentences]}}, got {short(raw)}")
+    for name, sentences in raw.items():
+        if (folded := _folded(name)) in named:
+            raise ValueError(f"{path} has sentences for {short(name)} twice, perhaps in capital letters")
+        named[folded] = sentences
     if missing := [name for name in classes.names if not named.get(_folded(name))]:
-        raise ValueError(f"{path} has no sentences for {len(missing)} of {len(classes)} classes: {', '.join(missing[:10])}")
-    chosen = [named[_folded(name)] for name in classes.names]
-    if not all(isinstance(sentences, list) and all(isinstance(s, str) for s in sentences) for sentences in chosen):
-        raise ValueError(f"{path}: expected a list of sentences for every class")
-    return Corpus.of(chosen)
+        raise ValueError(f"{path} has no sentences for {len(missing)} of {len(classes)} classes: {cut(', '.join(missing))}")
+    form = "expected a list of sentences for every class"
+    return Corpus.of([_valid(SENTENCES, named[_folded(name)], f"{path}: class {name}: {form}") for name in classes.names])
 
 
 def templates(classes: ClassList) -> Corpus:
@@ -137,16 +154,21 @@ def encode(model: clip.Clip, corpus: Corpus, cache: str | Path | None = None) ->
     # of the weights, the sentences, and the code that encodes them
     key = digest([model.fingerprint, provenance.sources(("clip",)), *distinct])[:32]
     path = Path(cache) / f"text_{key}.safetensors" if cache else None
-    features = _cached(path) if path else None
+    features = _cached(path, len(distinct)) if path else None
     if features is None:
         tokens = clip.tokenize(list(distinct), len(model.text.positional_embedding))
         features = model.text.encode(tokens, progress=lambda groups: progress(groups, "encode sentences"))
+        if not features.isfinite().all():
+            raise ValueError(
+                f"clip: the text tower of {model.model} gives features that are not finite; its weights are damaged"
+            )
         if path:
             checkpoint.write(path, {"features": features})
     return EncodedCorpus(features[[distinct[s] for s in corpus.sentences]], corpus.targets, corpus.num_classes)
 
 
-def _cached(path):
-    """Stored features; None where there are none, or only a damaged file."""
+def _cached(path, count):
+    """Stored features of so many sentences; None where there are none, or only a damaged file."""
     with contextlib.suppress(FileNotFoundError, ValueError):
-        return checkpoint.read(path)[0]["features"]
+        features = checkpoint.read(path)[0].get("features")
+        return features if features is not None and len(features) == count else None

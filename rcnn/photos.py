@@ -1,0 +1,82 @@
+"""Image files among files and folders that a user names. What is not read is named, never passed over."""
+
+import os
+import stat
+from collections.abc import Container, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from rcnn.score import reading  # noqa: F401, which registers HEIC where its package is installed
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+RAW = (".cr2", ".cr3", ".nef", ".nrw", ".arw", ".dng", ".orf", ".rw2", ".rwl", ".raf", ".pef", ".srw", ".iiq", ".3fr")
+# formats that people's folders hold, and what to do where Pillow reads them only with more, or not at all
+OTHERS = {
+    **dict.fromkeys([".heic", ".heif", ".avif"], "this format needs another package; run pip install pillow-heif"),
+    **dict.fromkeys([".jxl", ".jp2", ".psd"], "this format is not read; convert it to JPEG first"),
+    **dict.fromkeys(RAW, "a camera's raw format, which is not read; convert it to JPEG first"),
+}
+
+
+def find_images(places: Sequence[str | Path]) -> tuple[list[Path], dict[Path, str], int]:
+    """Image files among `places`, which are files and folders to search; each file once.
+
+    Returns (images, {what is not read: why}, number of hidden images that are left alone). Folders below `places` that cannot
+    be searched, or are links, are not read either.
+    """
+    found, hidden, unread, named = [], [], {}, {os.path.abspath(place) for place in places}
+    for place in map(Path, places):
+        if place.is_dir():
+            files, problems = _search(place, named)
+            for path in sorted(files):
+                (hidden if _is_hidden(path, place) else found).append(path)
+            unread |= {path: problem for path, problem in problems.items() if not _is_hidden(path, place)}
+        elif os.path.lexists(place):
+            found.append(place)
+        else:
+            raise FileNotFoundError(f"there is no image or folder {place}")
+    found, hidden = ({os.path.abspath(path): path for path in paths} for paths in (found, hidden))
+    left_alone = len(hidden.keys() - found.keys())
+    readable = Image.registered_extensions()
+    for path in found.values():
+        kind = path.suffix.lower()
+        if problem := _problem(path) or (OTHERS.get(kind) if kind not in readable else None):
+            unread[path] = problem
+    if not found and not unread:
+        where, left = ", ".join(map(str, places)), f"; hidden files left alone: {left_alone}" if hidden else ""
+        raise FileNotFoundError(f"no images in {where}; looked for {' '.join(sorted(SUFFIXES))}{left}")
+    return [path for path in found.values() if path not in unread], unread, left_alone
+
+
+def _search(place: Path, named: Container[str]) -> tuple[list[Path], dict[Path, str]]:
+    """All that is named like an image below a folder, and {folder that was not searched: why}."""
+    files, unsearched, folders = [], {}, [place]
+    for folder in folders:  # grows meanwhile
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    path = folder / entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(path)
+                    elif entry.is_symlink() and path.is_dir():
+                        if os.path.abspath(path) not in named:
+                            unsearched[path] = "a linked folder, which is not searched; name it as an argument"
+                    elif path.suffix.lower() in SUFFIXES | set(OTHERS):
+                        files.append(path)
+        except OSError as error:
+            unsearched[folder] = f"the folder cannot be searched: {error.strerror}"
+    return files, unsearched
+
+
+def _problem(path: Path) -> str | None:
+    """Why something that is named like an image is no file to read; None if it is one."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return f"{'a link that leads to no file' if path.is_symlink() else 'cannot be read'}: {error.strerror}"
+    return None if stat.S_ISREG(mode) else "not a regular file"
+
+
+def _is_hidden(path: Path, place: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(place).parts)
