@@ -194,7 +194,7 @@ def serve():
     """(base_url, FakeService) of a running server."""
     server = _Server(("127.0.0.1", 0), _Handler)
     server.service = FakeService()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/v1", server.service

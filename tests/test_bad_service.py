@@ -375,11 +375,10 @@ def test_a_sense_that_is_none_is_asked_for_anew(run, server, gloss):
     assert "its gloss cannot be used" in server[1].seen[1]["messages"][3]["content"]
 
 
-def test_names_and_messages_with_control_characters_are_printed_as_escapes(run, server, tmp_path):
-    (tmp_path / "names.txt").write_text("ra\x1b[31mke\n")
+def test_messages_with_control_characters_are_printed_as_escapes(run, server):
     server[1].behave = asking("triage", {"body": completion(None, refusal="no \x1b]0;title\x07 \u202e")})
     printed = run()[1]
-    assert r"ra\x1b[31mke: triage 1: the model refused: no \x1b]0;title\x07 \u202e" in printed
+    assert r"rake: triage 1: the model refused: no \x1b]0;title\x07 \u202e" in printed
     assert "\x1b" not in printed
 
 

@@ -1,11 +1,14 @@
 """HTTP exchanges with a service that nobody vouches for: one deadline for all of a reply, and a bounded body."""
 
 import concurrent.futures
+import functools
 import threading
 import urllib.request
 import zlib
 
 import httpx2
+
+from rcnn.describing.address import is_address
 
 MOST = 4 << 20  # bytes of a reply
 MOST_FILE = 512 << 20  # of a file's content
@@ -20,20 +23,23 @@ class Transport(httpx2.BaseTransport):
     """
 
     def __init__(self, url: str) -> None:
-        self._tls, self._proxy = httpx2.create_ssl_context(), _proxy(httpx2.URL(url))
+        self._proxy = _proxy(httpx2.URL(url))
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         seconds = request.extensions["timeout"]["read"]
         reply: concurrent.futures.Future[httpx2.Response] = concurrent.futures.Future()
         try:
             # connections of this exchange alone: to close them ends it
-            with httpx2.HTTPTransport(verify=self._tls, proxy=self._proxy) as inner:
+            with httpx2.HTTPTransport(verify=_tls(), proxy=self._proxy) as inner:
                 threading.Thread(target=_exchange, args=(inner, request, reply), daemon=True).start()
                 return reply.result(seconds)
         except (TimeoutError, httpx2.TimeoutException):
             raise httpx2.ReadTimeout(f"no complete reply within {seconds:g} s, the timeout=") from None
         except (OSError, ValueError, zlib.error) as error:
             raise httpx2.ReadError(str(error) or type(error).__name__) from None
+
+
+_tls = functools.cache(httpx2.create_ssl_context)
 
 
 def _exchange(inner: httpx2.HTTPTransport, request: httpx2.Request, reply: concurrent.futures.Future) -> None:
@@ -67,10 +73,7 @@ def _proxy(url: httpx2.URL) -> httpx2.Proxy | None:
     place = urllib.request.getproxies().get(url.scheme)
     if not place or urllib.request.proxy_bypass(url.netloc.decode()):
         return None
-    try:
-        proxy = httpx2.Proxy(place if "://" in place else f"http://{place}")
-        if proxy.url.scheme in ("http", "https"):
-            return proxy
-    except (ValueError, httpx2.InvalidURL):
-        pass
-    raise ValueError(f"{url.scheme}_proxy in the environment: expected an address such as http://localhost:3128")
+    place = place if "://" in place else f"http://{place}"
+    if not is_address(place):
+        raise ValueError(f"{url.scheme}_proxy in the environment: expected an address such as http://localhost:3128")
+    return httpx2.Proxy(place)
