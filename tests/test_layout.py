@@ -15,7 +15,16 @@ def test_the_package_has_no_circle_and_nothing_imports_a_command(capsys):
     assert import_graph.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     level = {line.split()[1]: int(line.split()[0]) for line in lines[:-1]}
-    assert level["printing"] == 0 < level["files"] < level["clip"] < level["text"] < level["learn"] < level["rows"] < level["evaluation"]
+    assert (
+        level["printing"]
+        == 0
+        < level["files"]
+        < level["clip"]
+        < level["text"]
+        < level["learn"]
+        < level["rows"]
+        < level["evaluation"]
+    )
     assert level["results"] < level["evaluation"]
     assert level["score"] < level["rows"] < level["evaluation"] < level["train"]
 

@@ -137,3 +137,13 @@ def test_scores_of_other_settings_are_removed_when_old_and_of_no_living_process(
     small_file(tmp_path).open()
     assert [file.folder.exists() for file in (young, living, abandoned)] == [True, True, False]
     assert capsys.readouterr().out == f"removed unfinished scores of other settings, 0.00 GB: {abandoned.folder}\n"
+
+
+def test_a_pipe_in_place_of_the_scores_is_replaced_or_left_alone(tmp_path):
+    file, other = small_file(tmp_path), small_file(tmp_path, rows=("other",))
+    for folder in (file.folder, other.folder):
+        folder.mkdir(parents=True)
+        os.mkfifo(folder / "scores.f32")
+    os.utime(other.folder / "scores.f32", (0, 0))
+    assert (file.open().table == 0).all()
+    assert other.folder.exists()

@@ -22,7 +22,7 @@ import torch
 from pydantic import BaseModel
 
 from rcnn.clip.image_tower import ImageFeatures
-from rcnn.files import DAY, digest, read_json, sealed, unseal, write_json
+from rcnn.files import DAY, digest, open_regular, read_json, sealed, unseal, write_json
 from rcnn.score.mssa import Scores
 
 PARTS = ("global_part", "local_part")  # of Scores
@@ -95,7 +95,7 @@ class ScoreFile:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned()
         path = self.folder / "scores.f32"
-        there = path.stat().st_size if path.exists() else 0
+        there = path.stat().st_size if path.is_file() else 0
         if there != self.bytes:
             free = shutil.disk_usage(self.folder).free + there
             if free < self.bytes:
@@ -192,6 +192,7 @@ class ScoreFile:
 
 def _make(path: Path, size: int) -> None:
     """A file of `size` bytes with all its blocks reserved, where the file system can."""
+    path.unlink(missing_ok=True)  # whatever it was
     try:
         with open(path, "wb") as file:
             if not _reserve(file.fileno(), size):
@@ -223,7 +224,7 @@ def _lock(file: int) -> None:
 
 def _is_free(path: Path) -> bool:
     """Whether no process has the file open with `_lock`; False where that cannot be known."""
-    with contextlib.suppress(ImportError, OSError), open(path, "rb") as file:
+    with contextlib.suppress(ImportError, OSError, ValueError), open_regular(path) as file:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
