@@ -35,7 +35,7 @@ def server():
 def quick(monkeypatch):
     """A key that must never be seen again, and no long pauses between tries."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(service.random, "uniform", lambda *_: 0.001)
+    monkeypatch.setattr(service.random, "uniform", lambda *_: 0.0001)
 
 
 @pytest.fixture
@@ -517,17 +517,22 @@ def test_lines_of_a_batch_with_other_types_have_no_answer(run, server, line):
 
 
 def test_a_batch_that_names_an_answer_twice_gives_it_once(run, server, tmp_path):
-    server[1].behave_else = lambda method, path, before: None
-    server[1].batch_line = lambda number, request: None
-    original = server[1].files
-
     class Doubled(dict):
         def __getitem__(self, name):
             return super().__getitem__(name) * (2 if name.endswith("-output") else 1)
 
-    server[1].files = Doubled(original)
+    server[1].files = Doubled()
     assert run("--batch", "poll=0.01")[0] == 0
     assert len((tmp_path / "c.answers.jsonl").read_text().splitlines()) == QUESTIONS
+
+
+def test_the_output_of_a_batch_may_be_longer_than_a_reply(run, server):
+    class Padded(dict):
+        def __getitem__(self, name):
+            return super().__getitem__(name) + ("x" * (5 << 20) if name.endswith("-output") else "")
+
+    server[1].files = Padded()
+    assert run("--batch", "poll=0.01")[0] == 0
 
 
 @pytest.mark.parametrize("reply", [5, {"id": 5, "status": "completed"}, {"id": "../../x", "status": "completed"}, {"id": "b"}])

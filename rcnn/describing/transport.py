@@ -12,7 +12,7 @@ from rcnn.describing.address import is_address
 
 MOST = 4 << 20  # bytes of a reply
 MOST_FILE = 512 << 20  # of a file's content
-KEPT = ("location", "retry-after", "retry-after-ms")  # headers that are read; the client stores others, such as cookies
+KEPT = ("location", "retry-after", "retry-after-ms")  # headers; the client would act on others, such as cookies
 
 
 class Transport(httpx2.BaseTransport):
