@@ -1,6 +1,5 @@
 """Statistics of a text corpus, ours or the authors': sizes, lengths, repetitions, and classes that are kinds of others."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from rcnn import clip
+from rcnn.clip.tokens import encode
 from rcnn.describing.answers import beside
-from rcnn.describing.facts import FAMILIES, MOST_WORD, Facts, forms
+from rcnn.describing.facts import FAMILIES, Facts, forms
 from rcnn.files import read_bytes, read_json
 from rcnn.printing import cut
 
@@ -33,11 +32,11 @@ class _Described(BaseModel):
 
 
 def token_count(sentence: str) -> int:
-    """CLIP tokens of a sentence, with the start and the end; the names of these two in it count as the text that they are."""
-    bpe = clip.tokenizer()
-    # the time for a word grows with the square of its length; a word of this length is none
-    tokens = bpe.encode(re.sub(rf"(\S{{{MOST_WORD}}})", r"\1 ", sentence))
-    return len(tokens) + 2 + 6 * sum(token in (bpe.sot_token_id, bpe.eot_token_id) for token in tokens)
+    """CLIP tokens of a sentence, with the start and the end; one too many for what CLIP does not take at all."""
+    try:
+        return len(encode(sentence))
+    except ValueError:  # far too long, or with a token of CLIP's own
+        return MOST_TOKENS + 1
 
 
 def compare(paths: Sequence[str]) -> list[str]:
