@@ -25,7 +25,8 @@ from rcnn.datasets import DATASETS
 from rcnn.describing import stats
 from rcnn.describing.answers import Answers, beside
 from rcnn.describing.description import Description
-from rcnn.files import write_json
+from rcnn.files import must_be_regular, write_json
+from rcnn.printing import message, printable
 from rcnn.text.classes import ClassList
 
 PRESETS = Path(__file__).parents[1] / "configs" / "describe"  # of a checkout
@@ -53,26 +54,29 @@ def read_settings(source: str, overrides: Sequence[str] = ()) -> config.Describe
 def describe(settings: config.DescribeConfig, dry_run: bool, batched: bool, max_cost: float | None, allow_partial: bool) -> int:
     """Make the corpus that `settings` ask for; returns the exit code."""
     classes = ClassList.read(settings.classes.seen, settings.classes.unseen)
+    for path in (Path(settings.output), beside(settings.output, ".about.json")):
+        if path.exists():
+            must_be_regular(path)  # before anything is paid for
     with Answers(beside(settings.output, ".answers.jsonl"), writing=not dry_run) as store:
         if store.skipped:
-            print(f"{store.path}: skipped lines that cannot be read:", *store.skipped[:10], file=sys.stderr)
+            print(printable(f"{store.path}: skipped lines that cannot be read:"), *store.skipped[:10], file=sys.stderr)
         description = Description(settings, classes, store, batched, max_cost)
         if dry_run:
-            print("\n".join(description.dry_run()))
+            print("\n".join(map(printable, description.dry_run())))
             return 0
         corpus, about = description.corpus()
     write_json(beside(settings.output, ".about.json"), about)
     if failed := about["failed"]:
-        shown = [f"  {name}: {why[0]}" for name, why in list(failed.items())[:20]]
+        shown = [message(f"  {name}: {why[0]}".replace("\n", " ")) for name, why in list(failed.items())[:20]]
         print(f"{len(failed)} of {len(corpus)} classes failed:", *shown, sep="\n", file=sys.stderr)
         if not allow_partial:
             print("no corpus was written; run again to ask for these only, or add --allow-partial", file=sys.stderr)
             return 1
     write_json(settings.output, corpus)
     total = sum(len(entry["candidate_sentences"]) for entry in corpus.values())
-    print(f"{total:,} sentences of {len(corpus):,} classes: {settings.output} ({description.cost} in this run)")
+    print(printable(f"{total:,} sentences of {len(corpus):,} classes: {settings.output} ({description.cost} in this run)"))
     if pairs := stats.listed_kinds(stats.read_facts(settings.output)):
-        few = ", ".join(f"{name}/{kind}" for name, _, kind in pairs[:3])
+        few = message(", ".join(f"{name}/{kind}" for name, _, kind in pairs[:3]))
         print(f"{len(pairs)} kinds are classes of the list themselves ({few}, …); python -m rcnn.describe stats lists them")
     return 1 if failed else 0
 
@@ -89,13 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.source == "stats":
         if not args.rest:
             raise ValueError("stats: expected one or more corpus files")
-        print("\n".join(stats.compare(args.rest)))
+        print("\n".join(map(printable, stats.compare(args.rest))))
         return 0
     settings = read_settings(args.source, args.rest)
     code = describe(settings, args.dry_run, args.batch, args.max_cost, args.allow_partial)
     if code == 0 and not args.dry_run and is_class_list(args.source):
         corpus = [] if settings.output == read_settings(args.source).output else [f"corpus.path={settings.output}"]
-        print("next:", shlex.join(["python", "-m", "rcnn.train", "--classes", args.source, *corpus]))
+        print("next:", printable(shlex.join(["python", "-m", "rcnn.train", "--classes", args.source, *corpus])))
     return code
 
 

@@ -255,7 +255,8 @@ def progress(line):
 
 def alone(function, job):
     """function(job) in a new process, whose peak memory is then that of this measurement."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    # forked, torch need not be imported again; CUDA does not survive that
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn" if job.device == "cuda" else "fork")) as pool:
         return pool.submit(function, job).result()
 
 

@@ -41,7 +41,8 @@ class FakeService:
     Attributes:
         seen: bodies of the chat requests, in order.
         behave: (body, number of times this question has been asked before) -> None for a good answer, or a dict with any of
-            status, headers, raw (bytes), cut (bytes to announce but not to send), body (JSON), sleep (seconds).
+            status, headers, raw (bytes), cut (bytes to announce but not to send), body (JSON), sleep (seconds), wire (all that
+            is sent, headers too), drip (seconds before each byte of it).
     """
 
     def __init__(self):
@@ -49,6 +50,9 @@ class FakeService:
         self.lock, self.most, self.now, self.authorisation = threading.Lock(), 0, 0, set()
         self.batch_line = lambda number, request: None  # one line of a batch's output; None for a good one
         self.batch_status = ["in_progress", "completed"]
+        self.models = ["stand-in-1", "stand-in-2"]
+        self.asked, self.queries = [], []  # (method, path) of all other requests, and their queries
+        self.behave_else = lambda method, path, before: None  # to those, the same as `behave`
 
     def families(self):
         """The kinds of the requests seen."""
@@ -93,6 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         service, raw = self.server.service, self.rfile.read(int(self.headers.get("Content-Length") or 0))
         service.authorisation.add(self.headers.get("Authorization"))
+        if not self.path.endswith("/chat/completions") and self._misbehaved("POST"):
+            return None
         if self.path.endswith("/files"):
             lines = next(line for line in raw.split(b"\r\n") if line.startswith(b'{"custom_id"'))
             name = f"file-{len(service.files)}"
@@ -112,13 +118,42 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(plan.get("sleep", 0))
         with service.lock:
             service.now -= 1
-        if "raw" in plan:
+        self._obey(plan, reply_to(body))
+
+    def _obey(self, plan, good):
+        if "wire" in plan:
+            size = 1 if "drip" in plan else len(plan["wire"])
+            for start in range(0, len(plan["wire"]), size):
+                time.sleep(plan.get("drip", 0))
+                self.wfile.write(plan["wire"][start : start + size])
+            self.close_connection = True
+        elif "raw" in plan:
             self._send(plan.get("status", 200), plan.get("headers", {}), plan["raw"], plan.get("cut", 0))
         else:
-            self._json(plan.get("body", reply_to(body)), plan.get("status", 200), plan.get("headers", {}))
+            self._json(plan.get("body", good), plan.get("status", 200), plan.get("headers", {}))
+
+    def _misbehaved(self, method):
+        """Whether this request, which is none for a completion, was answered as `behave_else` has it."""
+        path, _, query = self.path.partition("?")
+        service, asked = self.server.service, (method, path.partition("/v1")[2])
+        with service.lock:
+            before = service.asked.count(asked)
+            service.asked.append(asked)
+            service.queries.append(query)
+        plan = service.behave_else(*asked, before)
+        if plan is not None:
+            time.sleep(plan.get("sleep", 0))
+            self._obey(plan, {})
+        return plan is not None
 
     def do_GET(self):
-        service, name = self.server.service, self.path.split("/")[-1]
+        service, name = self.server.service, self.path.partition("?")[0].split("/")[-1]
+        if self._misbehaved("GET"):
+            return None
+        if name == "models":
+            return self._json({"object": "list", "data": [{"id": model, "object": "model"} for model in service.models]})
+        if name == "batches":
+            return self._json({"object": "list", "data": [self._batch(batch) for batch in service.batches], "has_more": False})
         if self.path.endswith("/content"):
             return self._send(raw=service.files[self.path.split("/")[-2]].encode())
         service.batches[name]["looks"] += 1
@@ -159,7 +194,7 @@ def serve():
     """(base_url, FakeService) of a running server."""
     server = _Server(("127.0.0.1", 0), _Handler)
     server.service = FakeService()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/v1", server.service

@@ -78,6 +78,20 @@ def test_kinds_that_are_classes_themselves_are_left_out_on_demand():
     assert counts == {"narrower: kind that is a class of the list": 1}
 
 
+def test_the_time_for_a_hundred_thousand_facts_grows_no_faster_than_their_number():
+    many = [f"cue {i}" for i in range(100_000)]
+    facts, counts = gather("dog", [looks(*many), looks(*many), hierarchy(many, many)])
+    assert len(facts.attributes) == len(facts.broader) == 100_000
+    assert counts["attributes: duplicate"] == counts["narrower: narrower kind that is also broader"] == 100_000
+
+
+@pytest.mark.parametrize(
+    "text", ["flowers: forget-me-not above a pond", "coin slot: metal slit with instruction plate", "soft & warm"]
+)
+def test_ordinary_descriptions_are_no_instructions_and_no_markup(text):
+    assert gather("dog", [looks(text)]) == (Facts(attributes=[text]), {})
+
+
 def test_the_spellings_of_a_label_cover_number_and_hyphens():
     assert {"hot-dog", "hotdog", "hot dogs", "hot dog"} <= forms("Hot dog")
     assert "cherries" in forms("cherry")

@@ -4,11 +4,21 @@ import contextlib
 import json
 import os
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
+
+from rcnn.files import must_be_regular, read_bytes
+from rcnn.printing import cut, printable
+
+MOST_TEXT = 100_000  # characters of an answer; what was asked for has some 5,000
+MOST_WORDS = 1_000  # characters of everything else in a reply
+
+Tokens = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
+Words = Annotated[str, Field(max_length=MOST_WORDS)]
 
 
 def beside(corpus: str | Path, suffix: str) -> Path:
@@ -18,28 +28,30 @@ def beside(corpus: str | Path, suffix: str) -> Path:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a service answered to one request; ValueError where a field has another type."""
+    """What a service answered to one request; ValueError where a field has another type, or an absurd size."""
 
-    model: str  # that served it, as the service reports
-    finish: str | None  # "stop", "length", "content_filter", …
-    text: str | None
-    refusal: str | None = None
-    usage: tuple[int, int] | None = None  # tokens (in, out)
+    model: Words  # that served it, as the service reports
+    finish: Words | None  # "stop", "length", "content_filter", …
+    text: Annotated[str, Field(max_length=MOST_TEXT)] | None
+    refusal: Words | None = None
+    usage: tuple[Tokens, Tokens] | None = None  # tokens (in, out)
     batched: bool = False  # half the price
 
     @classmethod
     def from_completion(cls, raw: Any, batched: bool = False) -> "Reply":
         """From the decoded JSON body of a chat completion; ValueError if it is not one."""
         try:
-            tokens = (int(raw["usage"]["prompt_tokens"]), int(raw["usage"]["completion_tokens"]))
-        except (KeyError, TypeError, ValueError):
-            tokens = None  # the answer is usable without
-        try:
-            choice = raw["choices"][0]
-            text, refusal = choice["message"].get("content"), choice["message"].get("refusal")
-            return cls(str(raw.get("model")), choice.get("finish_reason"), text, refusal, tokens, batched)
+            choice, model = raw["choices"][0], printable(cut(str(raw.get("model"))))
+            finish, message = choice.get("finish_reason"), choice["message"]
+            text, refusal = message.get("content"), message.get("refusal")
+            # of what is too long, as much as tells that it cannot be used
+            reply = cls(model, finish and cut(finish), text and text[:MOST_TEXT], refusal and cut(refusal), None, batched)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             raise ValueError("the reply is not a chat completion") from None
+        try:
+            return replace(reply, usage=(raw["usage"]["prompt_tokens"], raw["usage"]["completion_tokens"]))
+        except (ValueError, KeyError, TypeError):
+            return reply  # which is usable without
 
 
 class Answers:
@@ -55,11 +67,11 @@ class Answers:
         self.unmetered = 0  # how many of those came without token counts
         self._replies, self._lock = {}, threading.Lock()
         self._file = _open(self.path) if writing else None
-        for number, line in enumerate(self.path.read_bytes().splitlines() if self.path.exists() else (), 1):
+        for number, line in enumerate(read_bytes(self.path).splitlines() if self.path.exists() else (), 1):
             try:
                 record = json.loads(line)
                 self._replies[record["key"]] = Reply(**record)  # which leaves the metadata aside
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 self.skipped += [number] if line.strip() else []
 
     def __enter__(self) -> "Answers":
@@ -88,6 +100,8 @@ class Answers:
 def _open(path: Path) -> BinaryIO:
     """The file, locked for this process, at the beginning of a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        must_be_regular(path)
     file = open(path, "ab+")  # noqa: SIM115 - it stays open as long as the run
     try:
         with contextlib.suppress(ImportError):  # not on Windows

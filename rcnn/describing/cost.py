@@ -1,5 +1,6 @@
 """What the answers of one run cost, and when it may ask no further."""
 
+import math
 from collections.abc import Iterable
 
 from rcnn.config import DescribeConfig
@@ -17,6 +18,8 @@ class Cost:
         prices = (settings.input_price, settings.output_price)
         self.prices = PRICES.get(settings.model) if None in prices else prices
         self.store, self.batched, self.limit = store, batched, limit
+        if limit is not None and not 0 <= limit < math.inf:
+            raise ValueError(f"--max-cost: expected USD, 0 or more, got {limit}")
         if limit is not None and self.prices is None:
             raise ValueError(f"--max-cost: the price of {settings.model} is not known; set input_price= and output_price=")
 

@@ -8,14 +8,16 @@ from pydantic import BaseModel
 
 from rcnn.config import DescribeConfig, shaping
 from rcnn.describing import batch, live, questions
+from rcnn.describing.address import Address
 from rcnn.describing.answers import Answers, beside
 from rcnn.describing.compose import sentences
 from rcnn.describing.cost import Cost
 from rcnn.describing.exchange import Exchange, Failure, expected_tokens
-from rcnn.describing.facts import gather
+from rcnn.describing.facts import gather, unfit
 from rcnn.describing.questions import Question, Triage
 from rcnn.describing.service import Service, StopError
 from rcnn.describing.stats import MOST_TOKENS, token_count
+from rcnn.printing import printable, short
 from rcnn.progress import progress
 from rcnn.text.classes import ClassList
 
@@ -30,6 +32,9 @@ class Description:
     def __init__(
         self, settings: DescribeConfig, classes: ClassList, store: Answers, batched: bool, max_cost: float | None
     ) -> None:
+        self._base_url = settings.base_url
+        if settings.base_url is not None:  # what shapes answers, is shown and written never has the secrets of an address
+            settings = settings.model_copy(update={"base_url": Address.parse(settings.base_url).shown})
         self.settings, self.names, self.store, self.batched = settings, classes.names, store, batched
         self.cost = Cost(settings, store, batched, max_cost)
         # homonyms without a note of their own, as in Open Images, share one description
@@ -77,6 +82,9 @@ class Description:
                 failed.setdefault(name, ["nothing usable was answered"])
             corpus[str(i)] = {"node_name": name, "candidate_sentences": fitting}
             sense = triage.model_dump() if triage else {}
+            if triage:
+                sense["other_senses"] = [text for text in triage.other_senses if not unfit(text)]
+                left_out["other senses: unfit"] += len(triage.other_senses) - len(sense["other_senses"])
             entries[str(i)] = {"name": name, **sense, **facts.families(), "sentences": len(fitting)}
         noted = {"left_out_or_noted": dict(sorted((+left_out).items())), "failed": failed, "classes": entries}
         return corpus, self._source() | noted
@@ -129,16 +137,16 @@ class Description:
         if not self.batched and state.exists():
             raise ValueError(f"{state}: a batch is under way; --batch collects it, or delete that file")
         try:
-            service = Service(settings.base_url, settings.timeout, settings.retries)
+            service = Service(self._base_url, settings.timeout, settings.retries)
         except StopError as error:
-            first = f'{waiting[0].question.family} of "{waiting[0].question.name}"'
+            first = f"{waiting[0].question.family} of {short(waiting[0].question.name)}"
             raise ValueError(f"{len(waiting)} answers are not in {self.store.path} (the first: {first}); {error}") from None
         if self.batched:
             ended = batch.run(waiting, service, self.store, self.cost, state, settings.poll)
         else:
             ended = live.run(waiting, service, self.store, self.cost, settings.concurrency)
         bar = progress(title=title, total=len(exchanges), initial=len(exchanges) - len(waiting), unit="answer")
-        with service.openai, bar:
+        with bar:
             for _ in ended:
-                bar.note(f"{self.cost}" + (f", trouble: {service.trouble[:60]}" if service.trouble else ""))
+                bar.note(f"{self.cost}" + (f", trouble: {printable(service.trouble[:60])}" if service.trouble else ""))
                 bar.update()

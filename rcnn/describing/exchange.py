@@ -9,12 +9,16 @@ from pydantic import BaseModel, ValidationError
 
 from rcnn.config import DescribeConfig
 from rcnn.describing.answers import Answers, Reply
-from rcnn.describing.questions import PROMPTS, SCHEMAS, Question
+from rcnn.describing.facts import gather, unfit
+from rcnn.describing.questions import PROMPTS, SCHEMAS, Attributes, Question, Triage
 from rcnn.files import digest
+from rcnn.printing import cut, explain
 
 CAPS = ("max_tokens", "max_completion_tokens")
 COMPLAINTS = 2  # how often an invalid answer or a refusal is sent back
+MOST_SENT_BACK = 10_000  # characters of it
 TOKENS_AN_ITEM = {"triage": 80, "parts": 10, "phrases": 11, "hierarchy": 5, "scenes": 26}  # of answers, for estimates
+MANY, SPARE = 4, 20  # an answer may have so many times the entries that were asked for, and so many more
 FORMATS = {
     family: {"type": "json_schema", "json_schema": {"name": family, "strict": True, "schema": form.model_json_schema()}}
     for family, form in SCHEMAS.items()
@@ -65,7 +69,7 @@ class Exchange:
     def take(self, reply: Reply) -> None:
         """Go on with the reply to the last request: to the outcome, or to the next request."""
         self.replies[self.key] = reply
-        answer = _read(self.question.family, reply)
+        answer = _read(self.question, reply)
         if reply.finish == "length" and self._caps == 1:
             self._caps = 2
         elif reply.finish == "length":
@@ -74,7 +78,7 @@ class Exchange:
             self._complaints += 1
             self._messages = [
                 *self._messages,
-                {"role": "assistant", "content": reply.text or reply.refusal or "(no answer)"},
+                {"role": "assistant", "content": (reply.text or reply.refusal or "(no answer)")[:MOST_SENT_BACK]},
                 {"role": "user", "content": PROMPTS["complaint"].format(why=answer.why)},
             ]
         else:
@@ -86,20 +90,35 @@ class Exchange:
             self.take(reply)
 
 
-def _read(family: str, reply: Reply) -> BaseModel | Failure:
+def _read(question: Question, reply: Reply) -> BaseModel | Failure:
     """The validated answer in a reply, or why there is none."""
     if reply.refusal:
-        return Failure(f"the model refused: {reply.refusal[:200]}")
+        return Failure(f"the model refused: {cut(reply.refusal)}")
     if reply.finish == "content_filter":
         return Failure("the service's content filter withheld it")
     if not reply.text:
         return Failure("it is empty")
     try:
-        return SCHEMAS[family].model_validate_json(reply.text)
+        answer = SCHEMAS[question.family].model_validate_json(reply.text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        return Failure(f"it does not fit the JSON schema: {place + ': ' if place else ''}{first['msg']}")
+        return Failure(f"it does not fit the JSON schema: {explain(error)}")
+    if flaw := _flaw(question, answer):
+        return Failure(flaw)
+    return answer
+
+
+def _flaw(question: Question, answer: BaseModel) -> str | None:
+    """Why an answer of the right form cannot be used, or None."""
+    entries = sum(len(value) for _, value in answer if isinstance(value, list))
+    if entries > (most := MANY * question.items + SPARE):
+        return f"it has {entries:,} entries, more than {most}"
+    if isinstance(answer, Triage):
+        reason = unfit(answer.gloss)
+        return f"its gloss cannot be used: {reason}" if reason else None
+    facts, reasons = gather(question.name, [answer])
+    if any(facts.families().values()) or answer == Attributes(attributes=[]):  # which says that no photograph can show it
+        return None
+    return f"it has no entry that can be used ({', '.join(reasons) or 'it is empty'})"
 
 
 def expected_tokens(exchanges: Iterable[Exchange]) -> tuple[int, int]:

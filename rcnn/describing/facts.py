@@ -1,6 +1,7 @@
 """From the answers about one class to the facts its sentences are made of; what is left out is counted by reason."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable
 
@@ -10,8 +11,27 @@ from rcnn.describing.questions import Attributes, Hierarchy, Scenes
 
 BANNED = {"thing", "object", "entity", "substance", "matter"}  # too broad to say anything
 LONGEST = {"narrower": 8, "broader": 5, "attributes": 24, "scenes": 40}  # words; longer ones are prose, not phrases
+MOST, MOST_WORD = 400, 50  # characters of a text, and of a word in it
 MARKDOWN = re.compile(r"^\s*(?:[-*•#>]+|\d+[.)])\s+|\*\*|__|`")
-CHATTER = re.compile(r"\b(?:as an ai|language model|i cannot|i can't|i'm sorry|here (?:is|are))\b", re.IGNORECASE)
+# what a text is that describes nothing -> how it is known
+UNFIT = {
+    "no answer": re.compile(
+        r"(?:^|: | - )\W*(?:n/?a|nan|nil|none|null|undefined|unknown|unspecified|not (?:applicable|available|known))\W*"
+        r"(?:$|: | - )",
+        re.IGNORECASE,
+    ),
+    "address": re.compile(r"\b\w+://|\bwww\.|\b[\w-]+\.(?:com|org|net|io)\b|\w@\w+\.", re.IGNORECASE),
+    "markup": re.compile(r"[<>{}\\|]|\[/?\w+\]|&#?\w+;"),  # CLIP's own tokens, <start_of_text> and <end_of_text>, too
+    "about the assistant": re.compile(
+        r"\b(?:as an ai|language model|i cannot|i can't|i'm sorry|here (?:is|are))\b", re.IGNORECASE
+    ),
+    "instruction to a language model": re.compile(
+        r"\b(?:ignore|disregard|forget|override)\b.{0,40}\b(?:instructions?|prompts?|rules|messages?)\b"
+        r"|\b(?:ignore|disregard|forget) (?:all |everything )?(?:the )?(?:previous|prior|above|earlier)\b"
+        r"|\b(?:system|assistant|user) prompt\b|\byou are (?:now|a|an) ",
+        re.IGNORECASE,
+    ),
+}
 
 
 class Facts(BaseModel):
@@ -42,34 +62,38 @@ def gather(
     for answer in answers:
         for family, items in answer:
             raw[family] += items
-    raw["scenes"] = [f"{scene.name.strip()} - {scene.description.strip()}" for scene in raw["scenes"]]
+    scenes = [(scene.name.strip(), scene.description.strip()) for scene in raw["scenes"]]
+    raw["scenes"] = [f"{name} - {description}" if name and description else "" for name, description in scenes]
     if not describable:
         raw["narrower"], raw["attributes"] = [], []
     counts, facts, own = Counter(), Facts(), forms(name)
+    taken: dict[str, set[str]] = {family: set() for family in FAMILIES}  # in lower case
     # the broader kinds go first: a name that is in both families is more often a broad one
     for family in ("broader", "narrower", "attributes", "scenes"):
         for text in raw[family]:
             text = " ".join(text.split())
+            if len(text) > MOST:
+                counts[f"{family}: too long"] += 1
+                continue
             counts[f"{family}: markdown removed"] += bool(MARKDOWN.search(text))
             while MARKDOWN.search(text):
                 text = MARKDOWN.sub("", text)
             text = text.strip(" .")
-            if reason := _flaw(text, family, facts, own, listed):
+            if reason := _flaw(text, family, taken, own, listed):
                 counts[f"{family}: {reason}"] += 1
                 continue
             if family == "attributes" and own & set(re.findall(r"[\w-]+", text.lower())):
                 counts["attributes: names the label (kept)"] += 1
             facts.families()[family].append(text)
+            taken[family].add(text.lower())
     return facts, +counts
 
 
-def _flaw(text: str, family: str, facts: Facts, own: set[str], listed: Collection[str]) -> str | None:
+def _flaw(text: str, family: str, taken: dict[str, set[str]], own: set[str], listed: Collection[str]) -> str | None:
     """Why a text is left out, or None."""
     folded = text.lower()
-    if not text or text == "-":
-        return "empty"
-    if CHATTER.search(text):
-        return "about the assistant"
+    if reason := unfit(text):
+        return reason
     if len(text.split()) > LONGEST[family]:
         return "too long"
     if family in ("narrower", "broader"):
@@ -77,11 +101,23 @@ def _flaw(text: str, family: str, facts: Facts, own: set[str], listed: Collectio
             return "the label as its own kind"
         if folded in BANNED and family == "broader":
             return "banned broader kind"
-        if family == "narrower" and folded in map(str.lower, facts.broader):
+        if family == "narrower" and folded in taken["broader"]:
             return "narrower kind that is also broader"
         if folded in listed:
             return "kind that is a class of the list"
-    return "duplicate" if folded in map(str.lower, facts.families()[family]) else None
+    return "duplicate" if folded in taken[family] else None
+
+
+def unfit(text: str) -> str | None:
+    """Why a text that a language model wrote describes nothing, whatever was asked; None if it may."""
+    if text.strip() in ("", "-"):
+        return "empty"
+    if len(text) > MOST or max(map(len, text.split()), default=0) > MOST_WORD:
+        return "too long"
+    if not text.isprintable() or "\ufffd" in text:
+        return "control characters"
+    plain = unicodedata.normalize("NFKC", text)  # which full-width brackets become
+    return next((reason for reason, pattern in UNFIT.items() if pattern.search(plain)), None)
 
 
 def forms(name: str) -> set[str]:

@@ -24,6 +24,7 @@ def run(exchanges: list[Exchange], service: Service, store: Answers, cost: Cost,
         KeyboardInterrupt: after the requests under way; a second one does not wait.
     """
     pending, ended, lock, errors = iter(exchanges), SimpleQueue(), threading.Lock(), []
+    threads = min(concurrency, len(exchanges))
     failing = set()  # classes with a failure since the last answer; one class may well be refused throughout
 
     def stop(error):
@@ -55,9 +56,9 @@ def run(exchanges: list[Exchange], service: Service, store: Answers, cost: Cost,
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        for _ in range(concurrency):
+        for _ in range(threads):
             threading.Thread(target=work, daemon=True).start()
-        for _ in range(concurrency):  # each thread ends with None
+        for _ in range(threads):  # each thread ends with None
             for exchange in iter(ended.get, None):
                 failing = failing | {exchange.question.name} if isinstance(exchange.outcome, Failure) else set()
                 if len(failing) == FAILURES_IN_A_ROW:

@@ -1,16 +1,17 @@
 """Statistics of a text corpus, ours or the authors': sizes, lengths, repetitions, and classes that are kinds of others."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from rcnn import clip
+from rcnn.clip.tokens import encode
 from rcnn.describing.answers import beside
 from rcnn.describing.facts import FAMILIES, Facts, forms
+from rcnn.files import read_bytes, read_json
+from rcnn.printing import cut
 
 MOST_TOKENS = 77  # that CLIP's text tower takes
 
@@ -20,9 +21,22 @@ class _Entry(BaseModel):
     candidate_sentences: list[str]
 
 
+class _Described(BaseModel):
+    """A class in an about file."""
+
+    name: str
+    narrower: list[str]
+    broader: list[str]
+    attributes: list[str]
+    scenes: list[str]
+
+
 def token_count(sentence: str) -> int:
-    """CLIP tokens of a sentence, with the start and the end."""
-    return len(clip.tokenizer().encode(sentence)) + 2
+    """CLIP tokens of a sentence, with the start and the end; one too many for what CLIP does not take at all."""
+    try:
+        return len(encode(sentence))
+    except ValueError:  # far too long, or with a token of CLIP's own
+        return MOST_TOKENS + 1
 
 
 def compare(paths: Sequence[str]) -> list[str]:
@@ -30,8 +44,8 @@ def compare(paths: Sequence[str]) -> list[str]:
     tables, notes = {}, []
     for path in paths:
         try:
-            entries = TypeAdapter(dict[str, _Entry]).validate_json(Path(path).read_bytes()).values()
-        except ValueError:
+            entries = TypeAdapter(dict[str, _Entry]).validate_json(read_bytes(path)).values()
+        except ValidationError:
             raise ValueError(f"{path} is no text corpus") from None
         facts = read_facts(path)
         if facts is None:
@@ -40,7 +54,7 @@ def compare(paths: Sequence[str]) -> list[str]:
             raise ValueError(f"{beside(path, '.about.json')} is about other classes than {path}")
         elif pairs := listed_kinds(facts):
             notes += ["", f"{path}: classes that are kinds of each other ({len(pairs)}):"]
-            notes += [f"  {name}: {kind} ({relation})" for name, relation, kind in pairs]
+            notes += [cut(f"  {name}: {kind} ({relation})") for name, relation, kind in pairs]
         tables[path] = statistics([entry.candidate_sentences for entry in entries], facts)
     rows = [["", *tables]]
     for line in max(tables.values(), key=len):
@@ -53,12 +67,13 @@ def compare(paths: Sequence[str]) -> list[str]:
 def read_facts(corpus: str | Path) -> list[tuple[str, Facts]] | None:
     """(name, facts) of every class, from the about file beside a corpus; None without one, ValueError if it has no facts."""
     path = beside(corpus, ".about.json")
-    if not path.is_file():
+    if not path.exists():
         return None
+    raw = read_json(path)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["classes"].values()
-        return [(entry["name"], Facts(**{family: entry[family] for family in FAMILIES})) for entry in entries]
-    except (ValueError, TypeError, KeyError, AttributeError):
+        entries = TypeAdapter(dict[str, _Described]).validate_python(raw["classes"]).values()
+        return [(entry.name, Facts(**entry.model_dump(include=set(FAMILIES)))) for entry in entries]
+    except (ValidationError, TypeError, KeyError):
         raise ValueError(f"{path} has no facts; python -m rcnn.describe writes it anew from the answers") from None
 
 
