@@ -72,21 +72,3 @@ def only_room_for(size: int) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
     os.register_at_fork(after_in_child=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
-
-
-def failing_calls(number: int) -> None:
-    """The `number`-th of the calls that find a full disk does so, and all that follow."""
-    left = number
-
-    def failing(call):
-        def instead(*arguments, **more):
-            nonlocal left
-            left -= 1
-            if left <= 0:
-                no_space()
-            return call(*arguments, **more)
-
-        return instead
-
-    for name in ("fsync", "pwrite", "posix_fallocate", "ftruncate", "truncate", "makedirs", "mkdir", "sendfile"):
-        setattr(os, name, failing(getattr(os, name)))

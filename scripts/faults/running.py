@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 from faults.harms import absent, argument, in_process
-from faults.inside import at_change, children_die, die, failing_calls, killed_by, no_space, only_room_for
+from faults.inside import at_change, children_die, die, killed_by, no_space, only_room_for
 from faults.results import copy, finite, remove
 from faults.trial import Harm, Step, Trial
 from faults.world import World
@@ -120,7 +120,6 @@ def disk(rng: Random, world: World) -> Trial:
     size = rng.choice([15_000, 20_000, 30_000, 50_000, 80_000])  # what is printed goes to a file, too
     harms.append(rng.choice([
         in_process(0, lambda: only_room_for(size), f"no file may have more than {size:,} bytes"),
-        in_process(0, lambda: failing_calls(number), f"the disk is full from the {number}. call on"),
         in_process(0, at_change(number, no_space), f"the disk is full when a file is changed for the {number}. time"),
         *[small_disk(folder, 4096 * rng.randrange(1, 60), some) for folder in folders],
     ]))  # fmt: skip

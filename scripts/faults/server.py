@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from faults.harms import dump
@@ -19,6 +21,11 @@ ANSWERS = {  # kind of a question -> a good answer, which differs with the class
     "parts": {"attributes": ["handle: long and worn", "surface: grey and bright"]},
     "phrases": {"attributes": ["a clean implement", "often leans on {1} walls"]},
 }
+BATCH = {
+    "id": "b", "object": "batch", "created_at": 0, "status": "completed", "input_file_id": "f", "output_file_id": "o",
+    "endpoint": "/v1/chat/completions", "completion_window": "24h",
+}  # fmt: skip
+SENT = Path("sent.jsonl")  # the requests of the one batch, in the world, so that they outlive a command
 
 
 @dataclass
@@ -73,19 +80,18 @@ class Handler(BaseHTTPRequestHandler):
             reply = self._reply(json.loads(data))
             return self._send(reply.body(dump(reply.completion())), reply)
         if self.path.endswith("/files"):
-            lines = data.split(b"\r\n\r\n")[-1].splitlines()
-            self.server.requests = [json.loads(line) for line in lines if line.startswith(b"{")]
+            SENT.write_bytes(re.search(rb'^{"custom_id.*}', data, re.M | re.S)[0])
             file = {"id": "f", "object": "file", "bytes": 1, "created_at": 0, "filename": "f", "purpose": "batch"}
             return self._send(dump(file))
-        return self.do_GET()
+        return self._send(dump(BATCH))
 
     def do_GET(self) -> None:
+        if re.search(r"/batches(\?|$)", self.path):
+            return self._send(dump({"object": "list", "data": [BATCH] if SENT.exists() else [], "has_more": False}))
         if not self.path.endswith("/content"):
-            batch = {"id": "b", "object": "batch", "created_at": 0, "status": "completed", "input_file_id": "f"}
-            more = {"endpoint": "/v1/chat/completions", "completion_window": "24h", "output_file_id": "o"}
-            return self._send(dump(batch | more))
+            return self._send(dump(BATCH))
         lines = []
-        for request in self.server.requests:
+        for request in map(json.loads, SENT.read_bytes().splitlines()):
             reply = self._reply(request["body"])
             response = {"status_code": reply.status, "request_id": "r", "body": reply.completion()}
             lines.append(reply.body(dump({"id": "x", "custom_id": request["custom_id"], "response": response, "error": None})))
@@ -109,6 +115,6 @@ def serve(listening: socket.socket, spoils: Sequence[Callable[[Reply], None]]) -
     """Answer in a thread of this process, on a socket that the whole campaign shares."""
     server = ThreadingHTTPServer(listening.getsockname(), Handler, bind_and_activate=False)
     server.socket.close()
-    server.socket, server.spoils, server.requests, server.daemon_threads = listening, list(spoils), [], True
+    server.socket, server.spoils, server.daemon_threads = listening, list(spoils), True
     server.handle_error = lambda *_: None
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()

@@ -66,8 +66,9 @@ def spoil(rng: Random) -> tuple[str, Callable[[Reply], None]]:
     )
     sent = {"Location": where} if status < 400 else {"Retry-After": rng.choice(["0", "1e9", "nan", "-1", "x", KEY])}
     bodies = {
-        "nothing": lambda data: b"", "cut": lambda data: data[: Random(seed).randrange(len(data))], "deep": lambda data: b"[" * 100_000,
-        "HTML": lambda data: b"<html><b>" + KEY.encode() + b"</b>\x1b[31m" * 100, "noise": lambda data: Random(seed).randbytes(1000),
+        "nothing": lambda data: b"", "noise": lambda data: Random(seed).randbytes(1000), "deep": lambda data: b"[" * 100_000,
+        "HTML": lambda data: b"<html><b>" + KEY.encode() + b"</b>\x1b[31m" * 100,
+        "cut": lambda data: data[: Random(seed).randrange(len(data))],
         "other JSON": lambda data: dump(junk), "a changed value": lambda data: json_changed(Random(seed), data)[1],
         "changed bytes": lambda data: bytes_changed(Random(seed), data)[1],
         "infinite tokens": lambda data: data.replace(b": 100,", b": 1e999,"),
@@ -76,7 +77,7 @@ def spoil(rng: Random) -> tuple[str, Callable[[Reply], None]]:
     }  # fmt: skip
     parts = {
         "model": [KEY, "\x1b[31m\u202e\x00", "m" * 100_000],
-        "usage": [None, {"prompt_tokens": 10**400, "completion_tokens": 1}, {"prompt_tokens": -(10**9), "completion_tokens": True}],
+        "usage": [None, {"prompt_tokens": 10**400, "completion_tokens": 1}, {"prompt_tokens": -(10**9)}],
         "choices": [[]], "refusal": [f"I refuse {KEY}", "x" * 190 + KEY], "finish_reason": [KEY, "length"], "content": [["x"]],
     }  # fmt: skip
     part = rng.choice(sorted(parts))
@@ -121,7 +122,7 @@ def service(rng: Random, world: World) -> Trial:
     def judge(setting, outcome):
         path = setting.root / "two.corpus.json"
         if outcome.code:
-            return f"exit code {outcome.code}, with a good service: {outcome.err[-200:]!r}"
+            return f"exit code {outcome.code}, with a good service: {outcome.err[-1500:]!r}"
         if not path.exists():
             return "no corpus"
         for entry in json.loads(path.read_bytes()).values():
