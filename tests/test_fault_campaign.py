@@ -1,5 +1,6 @@
 """The campaign of bad inputs: a short run of it finds nothing, and it notices what there is to find."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +17,7 @@ BROKEN = """
 import os, sys, time
 import fault_campaign as campaign
 from faults import trial, world
-from faults.results import copy
 from faults.trial import KEY, Step, Trial
-
-def build(world):
-    world.root.mkdir()
-    copy(world.root, world.folder / "pristine")
 
 def code(number):
     sys.exit(number)
@@ -30,8 +26,8 @@ def leave_the_key():
     with open("x.json", "w") as file:
         file.write(KEY)
 
-world.World.build = build
-trial.CPU, trial.WALL = 1, 2
+world.World.build = lambda self: self.pristine.mkdir()
+trial.CPU, trial.WALL = 1, 1.5
 world.CALLS = {
     "good": lambda: None, "refusing": lambda: code(2) if print("error: no", file=sys.stderr) is None else None,
     "raising": lambda: {}["x"], "exiting": lambda: code(3), "killed": lambda: os.kill(os.getpid(), 9),
@@ -50,6 +46,32 @@ sys.exit(campaign.main(["--count", "2", *sys.argv[1:]]))
 """
 
 
+# a campaign that also writes what was done to each input, to the same once more, and to that of another seed
+TELLING = """
+import json, sys
+from pathlib import Path
+import fault_campaign as campaign
+
+told, attempt = {}, campaign.Campaign.attempt
+
+def done(self, seed, family, number):
+    trial = campaign.Campaign(self.world, seed, self.keep).trial(family, number)
+    setting = self.world.harmed(trial.harms)
+    for clean in setting.after:
+        clean()
+    return [step.command for step in trial.steps], setting.done
+
+def tell(self, family, number):
+    told.setdefault(family, []).append([done(self, seed, family, number) for seed in (1, 1, 2)])
+    attempt(self, family, number)
+
+campaign.Campaign.attempt = tell
+code = campaign.main(["--count", "3", "--seed", "1", "--keep", sys.argv[1]])
+Path(sys.argv[2]).write_text(json.dumps(told))
+sys.exit(code)
+"""
+
+
 def table(text):
     """{family: {column: count}} of what the campaign prints."""
     head, *rows = (line.split() for line in text.split("\n\n")[0].splitlines())
@@ -60,13 +82,29 @@ def run(*command, cwd=ROOT):
     return subprocess.run([sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=600)
 
 
-def test_a_short_campaign_finds_no_traceback_no_hang_and_no_wrong_result(tmp_path):
-    done = run("scripts/fault_campaign.py", "--count", 4, "--seed", 1, "--keep", tmp_path)
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A campaign of three inputs of each family."""
+    folder = tmp_path_factory.mktemp("short")
+    return run("-c", TELLING, folder / "keep", folder / "told.json", cwd=ROOT / "scripts"), folder
+
+
+def test_a_short_campaign_finds_no_traceback_no_hang_and_no_wrong_result(short):
+    done, folder = short
     assert done.returncode == 0, done.stdout + done.stderr
     counts = table(done.stdout)
     assert list(counts) == [*FAMILIES, "all"]
-    assert all(counts[family]["tried"] == 4 for family in FAMILIES)
-    assert not list(tmp_path.iterdir())
+    assert all(counts[family]["tried"] == 3 for family in FAMILIES)
+    assert not list((folder / "keep").iterdir())
+
+
+def test_inputs_are_a_function_of_seed_family_and_number(short):
+    _, folder = short
+    for family, inputs in json.loads((folder / "told.json").read_text()).items():
+        for first, again, other_seed in inputs:
+            assert first == again, family
+            assert first != other_seed, family
+        assert inputs[0][0] != inputs[1][0] != inputs[2][0], family
 
 
 @pytest.fixture(scope="module")
@@ -98,30 +136,3 @@ def test_a_failure_ends_with_exit_code_1_and_is_kept_with_the_fewest_harms_and_i
         "  this", f"  cd {keep}/raising-0-0", "  rcnn raising", "  again: --seed 0 --family raising --number 0",
     ]  # fmt: skip
     assert (keep / "leaving_the_key-0-0" / "x.json").is_file()
-
-
-def test_inputs_are_a_function_of_seed_family_and_number(tmp_path):
-    code = """
-import sys
-from pathlib import Path
-from random import Random
-import fault_campaign as campaign
-from faults.results import copy, remove
-from faults.trial import Setting
-world = campaign.World(Path(sys.argv[1]))
-world.build()
-def harms(seed, family, number):
-    trial = campaign.FAMILIES[family](Random(f"{seed} {family} {number}"), world)
-    remove(world.root)
-    copy(world.folder / "pristine", world.root)
-    setting = Setting(world.root)
-    done = [harm(setting) for harm in trial.harms]
-    for clean in setting.after:
-        clean()
-    return [step.command for step in trial.steps], done
-for family in campaign.FAMILIES:
-    assert harms(7, family, 0) == harms(7, family, 0), family
-    assert harms(7, family, 0) != harms(7, family, 1) != harms(8, family, 1), family
-"""
-    done = run("-c", code, tmp_path, cwd=ROOT / "scripts")
-    assert done.returncode == 0, done.stderr
