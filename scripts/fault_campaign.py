@@ -39,7 +39,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
 
 if __name__ == "__main__" and "GLIBC_TUNABLES" not in os.environ:  # huge pages: a process that holds torch forks twice as fast
     faster = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "PYTHONMALLOC": "malloc", "OMP_NUM_THREADS": "1"}
@@ -54,7 +53,7 @@ from faults.results import copy, remove
 from faults.running import disk, divergence, kills
 from faults.service import service
 from faults.texts import configuration, texts
-from faults.trial import COLUMNS, FAILURES, Step, Trial, Verdict
+from faults.trial import COLUMNS, FAILURES, Trial, Verdict
 from faults.world import World
 
 from rcnn import cli
@@ -69,15 +68,6 @@ FAMILIES: dict[str, Callable[[Random, World], Trial]] = {
 REDUCING = 30  # seconds for reducing one failure
 
 
-class Failure(NamedTuple):
-    """The first input of its kind that failed, reduced."""
-
-    name: str
-    verdict: Verdict
-    steps: list[Step]
-    kept: Path
-
-
 def kind_of(verdict: Verdict) -> tuple[str, str]:
     """Failures that differ in numbers, names and paths alone are of one kind."""
     return verdict.column, re.sub(r"[\d,.]+|'.*'|\".*\"|\S*/\S*", "…", verdict.why)[:60]
@@ -89,7 +79,7 @@ class Campaign:
     def __init__(self, world: World, seed: int, keep: Path) -> None:
         self.world, self.seed, self.keep = world, seed, keep
         self.counts = {name: Counter() for name in FAMILIES}
-        self.failures: dict[tuple, Failure] = {}
+        self.failures: dict[tuple, list[str]] = {}  # kind -> the lines that tell of its first
         self.kinds: Counter = Counter()
 
     def trial(self, family: str, number: int) -> Trial:
@@ -107,8 +97,8 @@ class Campaign:
             if kind not in self.failures:
                 self.failures[kind] = self._reduced(family, number, trial, verdict)
 
-    def _reduced(self, family: str, number: int, trial: Trial, verdict: Verdict) -> Failure:
-        """The failure with as few harms as it takes; its input is kept."""
+    def _reduced(self, family: str, number: int, trial: Trial, verdict: Verdict) -> list[str]:
+        """The failure with as few harms as it takes, in lines; its input is kept."""
         harms, until = list(trial.harms), time.monotonic() + REDUCING
         for harm in trial.harms:
             fewer = [h for h in harms if h is not harm]
@@ -119,7 +109,12 @@ class Campaign:
         if kept.exists():
             remove(kept)
         copy(self.world.root, kept)
-        return Failure(f"{family} {number}", verdict, trial.steps[: verdict.step + 1], kept)
+        commands = [["rcnn", *(shown(a) for a in step.command)] for step in trial.steps[: verdict.step + 1]]
+        return [
+            f"{family} {number}: {verdict.column}: {message(verdict.why)}", *(f"  {message(harm)}" for harm in verdict.harms),
+            f"  cd {kept}", *("  " + " ".join(command) for command in commands),
+            f"  again: --seed {self.seed} --family {family} --number {number}",
+        ]  # fmt: skip
 
     def table(self) -> str:
         """The counts of all families that were tried."""
@@ -130,14 +125,13 @@ class Campaign:
 
     def report(self) -> Iterator[str]:
         """The failures, one of each kind."""
-        for kind, (name, verdict, steps, kept) in self.failures.items():
-            family, number = name.split()
-            yield f"\n{name}: {verdict.column}: {message(verdict.why)} ({self.kinds[kind]} like it)"
-            yield from (f"  {message(harm)}" for harm in verdict.harms)
-            yield f"  cd {kept}"
-            for step in steps:
-                yield "  " + " ".join(["rcnn", *(short(a) if re.search(r"[^\w=./:-]", a) else a for a in step.command)])
-            yield f"  again: --seed {self.seed} --family {family} --number {number}"
+        for kind, (first, *lines) in self.failures.items():
+            yield "\n".join(["", f"{first} ({self.kinds[kind]} like it)", *lines])
+
+
+def shown(argument: str) -> str:
+    """An argument of a command, printable and bounded."""
+    return short(argument) if re.search(r"[^\w=./:-]", argument) else argument
 
 
 def main(argv: Sequence[str] | None = None) -> int:
