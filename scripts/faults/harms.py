@@ -76,7 +76,9 @@ def value_changed(rng: Random, tree: Any) -> tuple[str, Any]:
     if rng.random() < 0.2:
         del container[key]
         return f"{name} is removed", tree
-    container[key] = rng.choice(JUNK)
+    value = container[key]
+    near = [value + 1] * 10 if isinstance(value, int | float) else []  # of the right type, so that no schema refuses it
+    container[key] = rng.choice([*JUNK, *near])
     return f"{name} = {short(container[key])}", tree
 
 

@@ -84,7 +84,7 @@ def sentence_changed(rng: Random, data: bytes) -> tuple[str, bytes]:
     """A name or a sentence of a corpus is another."""
     tree = json.loads(data)
     container, key, name = rng.choice([place for place in places(tree) if isinstance(place[0][place[1]], str)])
-    container[key] = rng.choice(LINES)
+    container[key] = rng.choice([*LINES, *[f"{container[key]} {token} x" for token in SPECIAL] * 5])
     return f"{name} = {short(container[key])}", dump(tree)
 
 
