@@ -30,9 +30,10 @@ def remove(path: Path) -> None:
 
 def result(command: Sequence[str], root: Path, out: str) -> Any:
     """What a command is there for, to be compared."""
-    if command[0] == "evaluate":
+    if command[0] in ("evaluate", "report"):  # a report shows some of the numbers, and vouches for all
         found = json.loads((root / "run" / "result.json").read_bytes())
-        return {key: found[key] for key in ("rows", "class_ap", "diagnostics", "epochs", "images", "class_names")}
+        numbers = {key: found[key] for key in ("rows", "class_ap", "diagnostics", "epochs", "images", "class_names")}
+        return numbers | {"report": out if command[0] == "report" else None}
     if command[0] == "train":
         run = root / ("other" if "output=other" in command else "run")
         vectors = safetensors.numpy.load_file(run / "class_embeddings.safetensors")
@@ -41,7 +42,7 @@ def result(command: Sequence[str], root: Path, out: str) -> Any:
         return None if "stats" in command else (root / "names.corpus.json").read_bytes()
     if command[0] == "predict":
         return tags(command[command.index("--format") + 1], out)
-    return json.loads(out) if command[0] in ("tag", "labels") else out
+    return json.loads(out)
 
 
 def tags(form: str, out: str) -> dict[str, list]:
