@@ -66,7 +66,7 @@ def tell(self, family, number):
     attempt(self, family, number)
 
 campaign.Campaign.attempt = tell
-code = campaign.main(["--count", "3", "--seed", "1", "--keep", sys.argv[1]])
+code = campaign.main(["--count", "2", "--seed", "1", "--keep", sys.argv[1]])
 Path(sys.argv[2]).write_text(json.dumps(told))
 sys.exit(code)
 """
@@ -84,7 +84,7 @@ def run(*command, cwd=ROOT):
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory):
-    """A campaign of three inputs of each family."""
+    """A campaign of two inputs of each family."""
     folder = tmp_path_factory.mktemp("short")
     return run("-c", TELLING, folder / "keep", folder / "told.json", cwd=ROOT / "scripts"), folder
 
@@ -94,7 +94,7 @@ def test_a_short_campaign_finds_no_traceback_no_hang_and_no_wrong_result(short):
     assert done.returncode == 0, done.stdout + done.stderr
     counts = table(done.stdout)
     assert list(counts) == [*FAMILIES, "all"]
-    assert all(counts[family]["tried"] == 3 for family in FAMILIES)
+    assert all(counts[family]["tried"] == 2 for family in FAMILIES)
     assert not list((folder / "keep").iterdir())
 
 
@@ -104,7 +104,7 @@ def test_inputs_are_a_function_of_seed_family_and_number(short):
         for first, again, other_seed in inputs:
             assert first == again, family
             assert first != other_seed, family
-        assert inputs[0][0] != inputs[1][0] != inputs[2][0], family
+        assert inputs[0][0] != inputs[1][0], family
 
 
 @pytest.fixture(scope="module")
