@@ -91,7 +91,9 @@ class ScoreFile:
         return 4 * int(np.prod(self.shape, dtype=np.int64))
 
     def open(self) -> "ScoreFile":
-        """Open the file, or make it; OSError or ValueError if the disk has no room for it."""
+        """Open the file, or make it, unless it is open; OSError or ValueError if the disk has no room for it."""
+        if self.table is not None:
+            return self
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned()
         path = self.folder / "scores.f32"

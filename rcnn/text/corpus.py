@@ -82,8 +82,8 @@ def load(path: str | Path | None, classes: ClassList) -> Corpus:
         named[_folded(entry.node_name)].append(entry)
     by_class = []
     for i, name in enumerate(classes.names):
-        found = named[_folded(name)]
-        if (own := entries.get(str(i))) and any(entry is own for entry in found):
+        own, found = entries.get(str(i)), named[_folded(name)]
+        if own and _folded(own.node_name) == _folded(name):
             found = [own]
         if len(found) > 1:
             raise ValueError(
