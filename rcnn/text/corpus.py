@@ -158,7 +158,7 @@ def encode(model: clip.Clip, corpus: Corpus, cache: str | Path | None = None) ->
     if features is None:
         tokens = clip.tokenize(list(distinct), len(model.text.positional_embedding))
         features = model.text.encode(tokens, progress=lambda groups: progress(groups, "encode sentences"))
-        if not features.isfinite().all():
+        if not checkpoint.is_finite(features):
             raise ValueError(
                 f"clip: the text tower of {model.model} gives features that are not finite; its weights are damaged"
             )
