@@ -135,8 +135,11 @@ class ScoreFile:
         for plane, block in enumerate(scores):
             os.lseek(self._file, 4 * (plane * images + first) * classes, os.SEEK_SET)
             rest = memoryview(np.ascontiguousarray(block)).cast("B")
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
+            try:
+                while rest:
+                    rest = rest[os.write(self._file, rest) :]
+            except OSError as error:  # which says neither where, nor how to go on
+                raise OSError(error.errno, f"{error.strerror}; the same command goes on", str(self.folder)) from None
         return zlib.crc32(np.ascontiguousarray(scores))
 
     def holds(self, batch: int, checksums: set[int]) -> bool:
