@@ -148,7 +148,7 @@ class EvaluateConfig(Section):
     epochs: bool = option(True, "also measure the class embeddings of every epoch, in the same pass", "metrics")
     diagnostics: bool = option(True, "also measure the global and the local part alone", "metrics")
     bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none", "intervals", ge=0, le=10_000)
-    workers: int = option(2, "processes that decode images", "nothing", ge=0, le=1024)
+    workers: int = option(2, "processes that decode images, on Linux", "nothing", ge=0, le=1024)
     save_every: float = option(120.0, "seconds between notes, from which a killed evaluation goes on", "nothing", ge=0, le=1e6)
 
 
