@@ -251,6 +251,22 @@ def test_torchrun_is_for_evaluation(monkeypatch, folder, settings):
     assert "learning runs in one process; torchrun is for python -m rcnn.evaluate" in stderr
 
 
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ("2", "error: WORLD_SIZE=2, and torchrun did not start this process"),
+        ("abc", "error: environment variable WORLD_SIZE: expected a whole number from 1, got 'abc'"),
+        ("0", "error: environment variable WORLD_SIZE: expected a whole number from 1, got '0'"),
+    ],
+)
+def test_processes_that_nobody_started_are_not_waited_for(monkeypatch, trained, size, said):
+    for name, value in {"WORLD_SIZE": size, "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}.items():
+        monkeypatch.setenv(name, value)
+    _, stderr = rcnn("evaluate", trained[0], code=2)
+    assert stderr.startswith(said)
+    assert len(stderr.splitlines()) == 1
+
+
 def test_what_would_stop_the_evaluation_is_said_before_learning(folder, settings):
     rest = [pair for pair in settings if not pair.startswith("output=")]
     arguments = ["--config", "configs/mini.yaml", *rest, f"output={folder}/early", "rows.mine=nowhere.json"]

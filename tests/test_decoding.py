@@ -409,3 +409,14 @@ def test_a_reason_is_one_printable_line(tmp_path):
 )
 def test_what_is_no_image_is_reported(image, said):
     assert only_reason(image, workers=0) == said
+
+
+def test_postscript_named_like_a_photograph_is_given_to_no_program(tmp_path, monkeypatch):
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nsleep 100\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop\n")
+    with pytest.raises(Image.UnidentifiedImageError):
+        reading.read_rgb(photo, 16)
+    assert not (tmp_path / "ran").exists()

@@ -177,7 +177,8 @@ def test_a_note_tells_homonyms_apart_and_is_not_part_of_the_name():
         (["dog", "Dog"], "listed twice: dog"),
         (["dog", " "], "expected a class name, got ' '"),
         ([], "the class list is empty"),
-        ("dog", "expected a list of names, got the text 'dog'"),
+        ("dog", "expected a list of names, got 'dog'"),
+        (None, "expected a list of names, got None"),
     ],
 )
 def test_names_that_make_no_class_list_are_refused(given, said):
