@@ -48,7 +48,8 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         others = {row: elsewhere.read(file, *ours, load_clip, settings.cache) for row, file in settings.rows.items()}
         if rank == 0:
             barrier()
-        epochs = checkpoint.read_epochs(output, metadata["method"], shape) if settings.evaluate.epochs else {}
+        losses = metadata["learning"].get("learned", {}).get(metadata["method"], {}).get("losses", [])
+        epochs = checkpoint.read_epochs(output, metadata["method"], shape, losses) if settings.evaluate.epochs else {}
         embeddings = learned | others
         sets = scored_sets(settings.evaluate, embeddings, epochs)
         scored = {
