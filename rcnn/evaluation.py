@@ -88,6 +88,11 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         barrier()
         if rank:
             return None
+        if lost := file.lost():
+            raise ValueError(
+                f"{len(lost)} of {len(file.batches)} batches of scores in {file.folder} are not as they were written: "
+                "something else changed the file; run the same command again"
+            )
         found = summarise(settings, metadata, classes, images, embeddings, epochs, file)
         took = _seconds(clock, began, settings.evaluate.workers)
         result = Result(**found, made_from=made_from, sources=sources, seconds=took)
