@@ -6,6 +6,7 @@ the checksum, the schema of the JSON text, and that all numbers are finite.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,11 +152,17 @@ def epoch_file(folder: Path, row: str, epoch: int) -> Path:
     return folder / row / "epochs" / f"{epoch:03}.safetensors"
 
 
-def read_epochs(folder: Path, row: str, shape: tuple[int, int]) -> dict[int, torch.Tensor]:
-    """{epoch: (C, D) class embeddings of this shape} that learning left of a row; empty if it kept none."""
+def read_epochs(folder: Path, row: str, shape: tuple[int, int], losses: Sequence[float]) -> dict[int, torch.Tensor]:
+    """{epoch: (C, D) class embeddings of this shape} that learning left of a row; empty if it kept none.
+
+    ValueError for those of another epoch, row or run, which `losses`, the mean loss of every epoch, tell.
+    """
     found = {}
     for path in sorted((folder / row / "epochs").glob("*.safetensors")):
         tensors, metadata = read(path, Epoch)
         require(path, tensors, class_embeddings=shape)
-        found[metadata["epoch"]] = tensors["class_embeddings"]
+        epoch = metadata["epoch"]
+        if path != epoch_file(folder, row, epoch) or [metadata["loss"]] != list(losses[epoch : epoch + 1]):
+            raise _not_ours(path, "it is of another epoch, row or run")
+        found[epoch] = tensors["class_embeddings"]
     return found

@@ -66,7 +66,7 @@ class Section(BaseModel):
     @classmethod
     def _clean(cls, value, info):
         known = cls.model_fields[info.field_name].json_schema_extra
-        if value and known and known["path"]:
+        if value is not None and known and known["path"]:
             value = {n: _absolute(p) for n, p in value.items()} if isinstance(value, dict) else _absolute(value)
         for text in (*value, *value.values()) if isinstance(value, dict) else [value]:
             if isinstance(text, str) and (odd := UNPRINTABLE.search(text.replace("\n", ""))):
@@ -75,6 +75,8 @@ class Section(BaseModel):
 
 
 def _absolute(path: str) -> str:
+    if not path:  # which would be the current folder
+        raise ValueError("expected a path, not an empty text")
     return os.path.abspath(os.path.expanduser(path))
 
 

@@ -95,9 +95,11 @@ def replace_file(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno and not error.filename:  # of writing: the disk is full, or a quota
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
 

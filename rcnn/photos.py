@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from rcnn.printing import lossless
 from rcnn.score import reading  # noqa: F401, which registers HEIC where its package is installed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -36,7 +37,7 @@ def find_images(places: Sequence[str | Path]) -> tuple[list[Path], dict[Path, st
         elif os.path.lexists(place):
             found.append(place)
         else:
-            raise FileNotFoundError(f"there is no image or folder {place}")
+            raise FileNotFoundError(f"there is no image or folder {lossless(str(place))}")
     found, hidden = ({os.path.abspath(path): path for path in paths} for paths in (found, hidden))
     left_alone = len(hidden.keys() - found.keys())
     readable = Image.registered_extensions()

@@ -62,8 +62,8 @@ class Tagger:
         Raises:
             FileNotFoundError, ValueError: no weights, no names, or one that is listed twice.
         """
-        if isinstance(class_names, str):
-            raise ValueError(f"class_names: expected a list of names, got the text {short(class_names)}")
+        if isinstance(class_names, str) or not isinstance(class_names, Iterable):
+            raise ValueError(f"class_names: expected a list of names, got {short(class_names)}")
         parts = [parse_name(name) for name in class_names]
         classes = ClassList(tuple(name for name, _ in parts), 0, tuple(note for _, note in parts))
         chosen = {"model": model, "pretrained": pretrained, "weights": str(weights) if weights else None}

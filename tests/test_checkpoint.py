@@ -131,7 +131,7 @@ def test_a_state_and_class_embeddings_in_each_others_place_are_refused(tmp_path,
         (epoch, embeddings, lambda: checkpoint.read_run(tmp_path)),
         (embeddings, state, lambda: learn(tmp_path, tiny_clip)),
         (epoch, state, lambda: learn(tmp_path, tiny_clip)),
-        (embeddings, epoch, lambda: checkpoint.read_epochs(tmp_path, "cnr_pbl", (2, 3))),
+        (embeddings, epoch, lambda: checkpoint.read_epochs(tmp_path, "cnr_pbl", (2, 3), [1.0])),
     ):
         before = place.read_bytes()
         shutil.copy(given, place)

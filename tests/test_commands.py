@@ -184,7 +184,8 @@ def test_learning_without_momentum_is_continued_to_the_same_vectors(monkeypatch,
     assert not (folder / "in_two" / checkpoint.EMBEDDINGS).exists()
     rcnn("train", *learn(folder / "in_two", settings, *more))
     rows = [checkpoint.read_run(folder / run)[0]["cnr_pbl"] for run in ("at_once", "in_two")]
-    epochs = checkpoint.read_epochs(folder / "at_once", "cnr_pbl", rows[0].shape)
+    losses = checkpoint.read_run(folder / "at_once")[1]["learning"]["learned"]["cnr_pbl"]["losses"]
+    epochs = checkpoint.read_epochs(folder / "at_once", "cnr_pbl", rows[0].shape, losses)
     assert torch.equal(*rows)
     assert not torch.equal(epochs[1], epochs[2])
 
@@ -249,6 +250,32 @@ def test_torchrun_is_for_evaluation(monkeypatch, folder, settings):
     monkeypatch.setenv("WORLD_SIZE", "2")
     _, stderr = rcnn("train", *learn(folder / "many", settings), code=2)
     assert "learning runs in one process; torchrun is for python -m rcnn.evaluate" in stderr
+
+
+@pytest.mark.parametrize("other", ["cnr/epochs/001", "cnr_pbl/epochs/000"])
+def test_an_epoch_of_another_row_or_number_is_not_measured(trained, folder, other):
+    shutil.copytree(trained[0], folder / "swapped")
+    shutil.copy(trained[0] / f"{other}.safetensors", folder / "swapped/cnr_pbl/epochs/001.safetensors")
+    _, stderr = rcnn("evaluate", folder / "swapped", "--again", code=2)
+    shutil.rmtree(folder / "swapped")
+    assert "001.safetensors is damaged" in stderr
+    assert "it is of another epoch, row or run" in stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ("2", "error: WORLD_SIZE=2, and torchrun did not start this process"),
+        ("abc", "error: environment variable WORLD_SIZE: expected a whole number from 1, got 'abc'"),
+        ("0", "error: environment variable WORLD_SIZE: expected a whole number from 1, got '0'"),
+    ],
+)
+def test_processes_that_nobody_started_are_not_waited_for(monkeypatch, trained, size, said):
+    for name, value in {"WORLD_SIZE": size, "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}.items():
+        monkeypatch.setenv(name, value)
+    _, stderr = rcnn("evaluate", trained[0], code=2)
+    assert stderr.startswith(said)
+    assert len(stderr.splitlines()) == 1
 
 
 def test_what_would_stop_the_evaluation_is_said_before_learning(folder, settings):

@@ -171,3 +171,21 @@ def test_temporary_files_are_removed_when_old_and_of_no_living_process(path):
         os.utime(file, (time.time() - 90_000, time.time() - 90_000))
     sweep(path.parent)
     assert set(path.parent.iterdir()) == {path, living, own}
+
+
+def test_a_file_that_cannot_be_written_to_its_end_is_named(path):
+    program = f"""
+import resource
+from rcnn.files import replace_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with replace_file({str(path)!r}) as file:
+        file.write(bytes(5000))
+except OSError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"[Errno 27] File too large: {str(path)!r}\n"
+    assert path.read_bytes() == OLD

@@ -147,6 +147,13 @@ class ScoreFile:
         rows = self.images(batch)
         return zlib.crc32(np.ascontiguousarray(self.table[:, rows.start : rows.stop])) in checksums
 
+    def lost(self) -> list[int]:
+        """Batches that are not, or not any more, as a process wrote them."""
+        if os.fstat(self._file).st_size != self.bytes:  # reading what was cut off would end the process by a signal
+            return list(self.batches)
+        noted, _ = self.done()
+        return [batch for batch in self.batches if batch not in noted or not self.holds(batch, noted[batch])]
+
     def done(self) -> tuple[dict[int, set[int]], dict[int, str]]:
         """({batch that is done: its checksums}, {image: why it cannot be read}), of all processes so far."""
         batches_done, broken = {}, {}

@@ -66,7 +66,9 @@ def _read_names(path):
     """(name, note) of every class in a list."""
     path, found = Path(path), []
     if not path.exists():
-        raise FileNotFoundError(f"there is no class list {path}; expected a text file with one class name a line")
+        raise FileNotFoundError(
+            f"there is no class list {printable(str(path))}; expected a text file with one class name a line"
+        )
     # not splitlines, which also splits at control characters, where they are part of a name
     for number, line in enumerate(re.split(r"\r\n?|\n", read_text(path, MOST)), 1):
         if line.strip() and not line.strip().startswith("#"):
