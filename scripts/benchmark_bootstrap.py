@@ -1,4 +1,4 @@
-"""Time and memory of measuring one row with intervals, on generated scores at the sizes of NUS-WIDE and Open Images.
+"""Processor time and memory of measuring a row with intervals, on generated scores of the size of NUS-WIDE or Open Images.
 
     python scripts/benchmark_bootstrap.py nuswide          107,859 images, 1,006 classes, all labels known
     python scripts/benchmark_bootstrap.py openimages       125,436 images, 7,586 classes, 13 known labels an image
@@ -46,17 +46,17 @@ def main() -> None:
         table.flush()
         before = _peak()
         for resamples in args.resamples:
-            settings, start = EvaluateConfig(top_k=top_k, bootstrap=resamples), time.perf_counter()
+            settings, start = EvaluateConfig(top_k=top_k, bootstrap=resamples), time.process_time()
             weights = [measure.image_weights(int(mask.sum()), resamples, [0]) for mask in used.values()]
-            drawn = time.perf_counter() - start
+            drawn = time.process_time() - start
             del weights
-            start = time.perf_counter()
+            start = time.process_time()
             measure.measure_all({("row", "plain"): table}, labels, used, classes, settings, 0)
-            row = time.perf_counter() - start - drawn
+            row = time.process_time() - start - drawn
             print(
-                f"{args.size}, {resamples} resamples, {torch.get_num_threads()} threads: weights {drawn:.0f} s, a row {row:.0f} s "
-                f"in both tasks, so 18 rows {(drawn + 18 * row) / 60:.1f} min; peak memory {_peak():.2f} GB, {before:.2f} GB of "
-                "it before (labels, pages of the file)",
+                f"{args.size}, {resamples} resamples, {torch.get_num_threads()} threads, processor time: weights "
+                f"{drawn:.0f} s, a row in both tasks {row:.0f} s, so 18 rows {(drawn + 18 * row) / 60:.1f} min; "
+                f"peak memory {_peak():.2f} GB, {before:.2f} GB of it before (labels, pages of the file)",
                 flush=True,
             )
 

@@ -46,7 +46,7 @@ def protocol(result: Result) -> list[str]:
     """What a reader must know of the mean over classes, of unknown labels, and of standardised scores."""
     settings, out = result.settings.evaluate, []
     for task, found in result.classes.items():
-        name, known, positive = task.upper(), found.known, found.positive
+        name, known, positive, without = task.upper(), found.known, found.positive, settings.classes_without_positives
         if known < found.scored:
             out.append(f"{name}: {found.scored - known:,} of {found.scored:,} classes have no known label and are in no mean.")
         if found.positive_or_unknown:
@@ -56,14 +56,16 @@ def protocol(result: Result) -> list[str]:
                 f"the unknown are {ranked} (evaluate.unknown={settings.unknown})."
             )
         if positive < known:
-            zero = settings.classes_without_positives == "zero"
-            over, factor = (f"the {positive:,}", known / positive) if zero else (f"all {known:,}", positive / known)
+            if without == "zero":
+                now, over, factor = "count 0", f"the {positive:,} classes with a positive", known / positive
+            else:
+                now, over, factor = "are left out", f"all {known:,} classes with a known label", positive / known
             row, scorer = result.method, list(result.rows[result.method])[-1]
+            value = factor * result.rows[row][scorer][task]["mAP"].value
             out.append(
-                f"{name}: {known - positive:,} of {known:,} classes have no positive and {'count 0' if zero else 'are left out'} "
-                f"(evaluate.classes_without_positives={settings.classes_without_positives}); mAP over {over} classes with "
-                f"{'a positive' if zero else 'a known label'}: {result.label(row, scorer)} "
-                f"{factor * result.rows[row][scorer][task]['mAP'].value:.1f} (every mAP × {factor:.4f})."
+                f"{name}: {known - positive:,} of {known:,} classes have no positive and {now} "
+                f"(evaluate.classes_without_positives={without}); mAP over {over}: {result.label(row, scorer)} {value:.1f} "
+                f"(every mAP × {factor:.4f})."
             )
     if any(row.endswith(STANDARDISED) for row in result.rows):
         out.append(
