@@ -149,6 +149,17 @@ class EvaluateConfig(Section):
     top_k: tuple[Positive, ...] = option((3, 5), "k of precision, recall and F1", "metrics", max_length=100)
     epochs: bool = option(True, "also measure the class embeddings of every epoch, in the same pass", "metrics")
     diagnostics: bool = option(True, "also measure the global and the local part alone", "metrics")
+    unknown: Literal["always", "with_negatives"] = option(
+        "always",
+        "leave unknown labels out of average precision always, or, as the authors' code, for classes with a verified absence",
+        "metrics",
+    )
+    classes_without_positives: Literal["zero", "excluded"] = option(
+        "zero", "count 0 in mAP, as in the authors' code, or are left out; without any known label a class always is", "metrics"
+    )
+    standardised: bool = option(
+        True, "also measure standardised scores, a control that uses statistics of the test images", "metrics"
+    )
     bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none", "intervals", ge=0, le=10_000)
     workers: int = option(2, "processes that decode images, on Linux", "nothing", ge=0, le=1024)
     save_every: float = option(120.0, "seconds between notes, from which a killed evaluation goes on", "nothing", ge=0, le=1e6)

@@ -42,7 +42,7 @@ def made_up(kind="coco", *overrides, **fields):
     }
     result = Result(
         made_from="a" * 64, method=rows.METHODS[settings.train.method], rows=values, class_names=list(of.names), seen=of.seen,
-        class_ap={}, decided_by_ties={}, coinciding={}, diagnostics={}, epochs=[], best_on_test={},
+        class_ap={}, decided_by_ties={}, coinciding={}, diagnostics={}, epochs=[], best_on_test={}, classes={},
         images=Images(used=12345, left_out_without_labels=7, missing=0, unreadable=0, tasks=tasks), comparable=True,
         doubts=[], learning={}, class_fingerprint=of.fingerprint, corpus_fingerprint="c" * 64, weights_sha256="d" * 64,
         clip_fingerprint="b" * 64, labels={},

@@ -332,7 +332,10 @@ def test_seeds_of_two_data_sets_are_averaged_each_for_itself():
 
 def another(key, value):
     """A valid value of an option, other than this one."""
-    others = {"train.method": "closed_form", "evaluate.precision": "bf16", "device": "cuda", "dataset.expected_images": {}}
+    others = {
+        "train.method": "closed_form", "evaluate.precision": "bf16", "device": "cuda", "dataset.expected_images": {},
+        "evaluate.unknown": "with_negatives", "evaluate.classes_without_positives": "excluded",
+    }  # fmt: skip
     if key in others:
         return others[key]
     if isinstance(value, bool):

@@ -178,14 +178,20 @@ class Scores:
         return {0: {7}}, self.broken
 
 
-def measured(kind="coco", *overrides, of=None, broken=(), missing=0, counts=(), unverified="", **positives):
-    """The Result of made-up scores of the class name's row, on images with as many positives as the paper's, or `positives`."""
+def measured(
+    kind="coco", *overrides, of=None, broken=(), missing=0, counts=(), unverified="", unknown=lambda labels: None, **positives
+):
+    """The Result of made-up scores of the class name's row, on images with as many positives as the paper's, or `positives`.
+
+    `unknown` may change the labels in place.
+    """
     of, positives = of or classes(kind), (DATASETS[kind].positives_per_image or {"zsl": 1.2, "gzsl": 3.0}) | positives
     labels = torch.full((IMAGES, len(of)), -1, dtype=torch.int8)
     parts = (of.seen, positives["zsl"]), (0, positives["gzsl"] - positives["zsl"])
     for first, per_image in parts:  # column by column, so that every image shows an unseen class
         places = torch.arange(round(IMAGES * per_image))
         labels[places % IMAGES, first + places // IMAGES] = 1
+    unknown(labels)
     fixed = [f"evaluate.{key}" for key in ("bootstrap=0", "diagnostics=false", "grids=[]", f"batch_size={IMAGES}")]
     options = [*fixed, "dataset.expected_images={}", *overrides]
     settings = config.load(ROOT / "configs" / f"{kind}.yaml", options)
@@ -220,6 +226,55 @@ def test_what_is_measured_holds_the_average_precision_of_every_class_and_survive
         assert sum(values) / len(values) == pytest.approx(mean, abs=1e-3)
     result.save(tmp_path / "result.json")
     assert Result.load(tmp_path) == result
+
+
+def test_the_class_name_is_measured_with_standardised_scores_as_well_unless_that_is_switched_off():
+    result = measured()
+    assert list(result.rows) == ["baseline", "baseline/standardised"]
+    assert result.label("baseline/standardised", "plain") == "class name, standardised (transductive)"
+    lines = table.render(result).splitlines()
+    assert any(line.startswith(" class name, standardised (transductive)") for line in lines)
+    assert any(line.startswith("Standardised: ") and "transductive" in line for line in lines)
+    result = measured("coco", "evaluate.standardised=false")
+    assert list(result.rows) == ["baseline"]
+    assert "tandardised" not in table.render(result)
+
+
+def sparse(labels):
+    """Of three classes: no known label; positive or unknown ones alone; no positive one."""
+    labels[:, 0] = 0
+    labels[:, 1] = 0
+    labels[::2, 1] = 1
+    labels[:, 2] = -1
+
+
+@pytest.mark.parametrize("unknown", ["always", "with_negatives"])
+def test_unknown_labels_reach_result_file_and_table(tmp_path, unknown):
+    zero, excluded = (
+        measured("coco", f"evaluate.unknown={unknown}", f"evaluate.classes_without_positives={w}", unknown=sparse, gzsl=20.0)
+        for w in ("zero", "excluded")
+    )
+    assert zero.classes["zsl"].model_dump() == {"scored": 17, "known": 17, "positive": 2, "positive_or_unknown": 0}
+    assert zero.classes["gzsl"].model_dump() == {"scored": 65, "known": 64, "positive": 19, "positive_or_unknown": 1}
+    ap = zero.class_ap["baseline"]["plain"]["gzsl"]
+    assert ap[0] is None
+    assert (ap[1] == 100) == (unknown == "always")
+    assert ap[2] == 0
+    assert excluded.class_ap["baseline"]["plain"]["gzsl"][2] is None
+    for result in (zero, excluded):
+        result.save(tmp_path / "result.json")
+        assert Result.load(tmp_path) == result
+    said = next(line for line in table.render(zero).splitlines() if line.startswith("GZSL: ") and "evaluate.classes" in line)
+    assert f"class name {excluded.rows['baseline']['plain']['gzsl']['mAP'].value:.1f} (every mAP" in said
+
+
+def test_images_of_which_none_with_a_positive_label_can_be_read_are_refused_in_one_line():
+    def all_but_one(labels):
+        labels[1:] = -1
+
+    overrides = ["dataset.allow_missing=true", "dataset.keep_unlabelled=true"]
+    with pytest.raises(ValueError, match=r"^zsl: none of the images that show its classes can be read$"):
+        measured("coco", *overrides, broken=(0,), unknown=all_but_one)
 
 
 def test_a_result_of_classes_in_another_order_or_split_is_not_comparable():

@@ -6,20 +6,48 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from rcnn.config import EvaluateConfig
 from rcnn.progress import progress
 from rcnn.results import metrics
-from rcnn.results.result import Metric, Number
+from rcnn.results.result import STANDARDISED, Metric, Number, TaskClasses
 from rcnn.score.score_file import Mean
+from rcnn.score.standardised import Standardised
 from rcnn.text.classes import ClassList
 
-COLUMNS, IMAGES = 64, 4096  # classes, images whose scores are in memory at a time
+COLUMNS, IMAGES = 64, 1024  # classes, images whose scores are in memory at a time
 
-ByImage = np.ndarray | Mean  # (B, C) float32 scores, which are sliced and not changed
+ByImage = np.ndarray | Mean | Standardised  # (B, C) scores, which are sliced and not changed
+
+DEFAULTS = EvaluateConfig()
 
 
 def task_images(labels: torch.Tensor, first: int, keep_unlabelled: bool = False) -> torch.Tensor:
     """(B,) whether a task is measured on an image: it has a positive label in the columns from `first`, or all are kept."""
-    return torch.full((len(labels),), keep_unlabelled) | (labels[:, first:] == 1).any(1)
+    return torch.full((len(labels),), keep_unlabelled) | (positives(labels, first) > 0)
+
+
+def positives(labels: torch.Tensor, first: int) -> torch.Tensor:
+    """(B,) positive labels of every image in the columns from `first`."""
+    return torch.cat([(part == 1).sum(1) for part in labels[:, first:].split(IMAGES)])
+
+
+def count_classes(labels: torch.Tensor, first: int, used: torch.Tensor) -> TaskClasses:
+    """How many of the classes of a task have which labels on its images, (B,) bool `used`."""
+    parts = [torch.stack([(y == value).any(0) for value in (1, -1, 0)]) for _, y in _blocks(labels, first, used)]
+    positive, absent, unknown = torch.cat(parts, 1)
+    return TaskClasses(
+        scored=len(positive),
+        known=int((positive | absent).sum()),
+        positive=int(positive.sum()),
+        positive_or_unknown=int((positive & ~absent & unknown).sum()),
+    )
+
+
+def _blocks(labels, first, used):
+    """(slice, (B', up to COLUMNS) labels of the images in use) of the classes from `first`."""
+    for start in range(first, labels.shape[1], COLUMNS):
+        columns = slice(start, start + COLUMNS)
+        yield columns, labels[used, columns]
 
 
 class Measured(NamedTuple):
@@ -27,7 +55,7 @@ class Measured(NamedTuple):
 
     values: dict[str, float]  # metric -> percent
     resampled: dict[str, torch.Tensor]  # metric -> (R,) percent; empty without weights
-    class_ap: torch.Tensor  # (C',) average precision of the classes that the task scores, in [0, 1]
+    class_ap: torch.Tensor  # (C',) average precision of the classes that the task scores, in [0, 1]; NaN: not in the mean
     decided_by_ties: dict[int, int]  # k -> images whose hits among the top k depend on the order of tied classes
 
 
@@ -38,26 +66,35 @@ def measure(
     used: torch.Tensor,
     top_k: Sequence[int] = (),
     weights: torch.Tensor | None = None,
+    settings: EvaluateConfig = DEFAULTS,
 ) -> Measured:
     """Metrics in bounded memory: classes and images are taken a part at a time.
+
+    A class without a known label among the images is in no mean. Which other classes are, and which images a class is ranked
+    against, is decided by all images of the task, not by those that a resample draws.
 
     Args:
         labels: (B, C) in {1, -1, 0}.
         first: first column that the task scores.
         used: (B,) bool, the images of the task.
         top_k: k of precision, recall, F1; those above the number of classes are left out.
-        weights: (R, B') float64 bootstrap weights of the images in use, or None.
+        weights: (R, B') bootstrap weights of the images in use, or None; fastest as `image_weights` makes them.
+        settings: of these `unknown` and `classes_without_positives`.
     """
-    precision, resampled_precision = [], []
-    for start in range(first, labels.shape[1], COLUMNS):
-        columns = slice(start, start + COLUMNS)
-        s, y = torch.from_numpy(np.ascontiguousarray(by_image[:, columns]))[used], labels[used, columns]
-        precision.append(metrics.average_precision(s, y))
+    precision, resampled_precision, meant = [], [], []
+    weights = None if weights is None else weights.float()
+    for columns, y in _blocks(labels, first, used):
+        s = torch.from_numpy(np.ascontiguousarray(by_image[:, columns]))[used]
+        meant.append((y == 1).any(0) if settings.classes_without_positives == "excluded" else (y != 0).any(0))
+        if settings.unknown == "with_negatives":
+            y = metrics.unknown_as_in_the_authors_code(y)
+        ranked = metrics.rankings(s, y)
+        precision.append(metrics.ranked_precision(ranked))
         if weights is not None:
-            resampled_precision.append(metrics.average_precision(s, y, weights.float()))
-    class_ap = torch.cat(precision)
-    values = {"mAP": 100 * class_ap.mean().item()}
-    resampled = {} if weights is None else {"mAP": 100 * torch.cat(resampled_precision, 1).mean(1).double()}
+            resampled_precision.append(metrics.ranked_precision(ranked, weights))
+    class_ap, meant = torch.cat(precision), torch.cat(meant)
+    values = {"mAP": 100 * class_ap[meant].mean().item()}
+    resampled = {} if weights is None else {"mAP": 100 * torch.cat(resampled_precision, 1)[:, meant].mean(1).double()}
     counted = {k: [] for k in top_k if k <= labels.shape[1] - first}
     for start in range(0, len(labels) if counted else 0, IMAGES):
         part = slice(start, start + IMAGES)
@@ -72,7 +109,7 @@ def measure(
         values |= zip(names, (100 * metrics.precision_recall_f1(hits, positives, k)).tolist(), strict=True)
         if weights is not None:
             resampled |= zip(names, (100 * metrics.precision_recall_f1(hits, positives, k, weights)).T, strict=True)
-    return Measured(values, resampled, class_ap, decided)
+    return Measured(values, resampled, class_ap.where(meant, torch.nan), decided)
 
 
 def measure_all(
@@ -80,25 +117,37 @@ def measure_all(
     labels: torch.Tensor,
     used: dict[str, torch.Tensor],
     classes: ClassList,
-    top_k: Sequence[int],
-    bootstrap: int,
+    settings: EvaluateConfig,
     seed: int,
+    standardised: Sequence[tuple[str, str]] = (),
 ) -> dict[str, dict[tuple[str, str], Measured]]:
     """{task: {(row, scorer): Measured}} of all `tables`, {(row, scorer): (B, C) scores}; see `measure`.
 
-    `used` is {task: (B,) bool}, `bootstrap` R, resamples of the images, the same for all rows; 0 for none.
+    `used` is {task: (B,) bool}. Images are resampled the same for all rows. The tables in `standardised` are measured in this
+    form as well, under their row's key followed by STANDARDISED.
     """
     out = {}
     for task, first in classes.tasks.items():
-        images, weights = int(used[task].sum()), None
-        if bootstrap:
-            rng = np.random.default_rng([seed, first])
-            weights = torch.from_numpy(rng.multinomial(images, np.full(images, 1 / images), bootstrap)).double()
-        out[task] = {
-            row: measure(by_image, labels, first, used[task], top_k, weights)
-            for row, by_image in progress(tables.items(), f"metrics {task}", unit="row")
-        }
+        weights = image_weights(int(used[task].sum()), settings.bootstrap, [seed, first])
+        also = {(row + STANDARDISED, scorer): (row, scorer) for row, scorer in standardised}
+        out[task] = {}
+        for row in progress([*tables, *also], f"metrics {task}", unit="row"):
+            by_image = Standardised(tables[also[row]], first, used[task].numpy()) if row in also else tables[row]
+            out[task][row] = measure(by_image, labels, first, used[task], settings.top_k, weights, settings)
     return out
+
+
+def image_weights(images: int, resamples: int, seed: Sequence[int]) -> torch.Tensor | None:
+    """(R, B) float32: how often each resample of as many images draws each of them; None for no resamples.
+
+    Stored image by image, as average precision reads them, and drawn a few resamples at a time.
+    """
+    if not resamples:
+        return None
+    rng, by_image = np.random.default_rng(seed), torch.empty(images, resamples)
+    for part in by_image.split(metrics.RESAMPLES, dim=1):
+        part[:] = torch.from_numpy(rng.multinomial(images, np.full(images, 1 / images), part.shape[1])).T
+    return by_image.T
 
 
 def compare(measured: dict[tuple[str, str], Measured], row: tuple[str, str], baseline: str) -> dict[str, Metric]:
@@ -133,12 +182,19 @@ def with_interval(value: float, samples: torch.Tensor | None) -> Number:
 
 
 def curve(
-    tables: dict[int, ByImage], labels: torch.Tensor, used: dict[str, torch.Tensor], classes: ClassList, top_k: Sequence[int]
+    tables: dict[int, ByImage],
+    labels: torch.Tensor,
+    used: dict[str, torch.Tensor],
+    classes: ClassList,
+    settings: EvaluateConfig,
 ) -> list[dict]:
     """Metrics of every epoch: [{"epoch", task: {metric: value}}], from {epoch: (B, C) scores}."""
     return [
         {"epoch": epoch}
-        | {task: measure(by_image, labels, first, used[task], top_k).values for task, first in classes.tasks.items()}
+        | {
+            task: measure(by_image, labels, first, used[task], settings.top_k, settings=settings).values
+            for task, first in classes.tasks.items()
+        }
         for epoch, by_image in progress(tables.items(), "metrics of the epochs", unit="epoch")
     ]
 

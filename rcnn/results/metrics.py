@@ -8,7 +8,20 @@ images of a tie are ranked at its end (as scikit-learn does); of classes that ar
 the same share of what is left.
 """
 
+from typing import NamedTuple
+
 import torch
+from torch.nn import functional as F
+
+RESAMPLES = 64  # in double precision at a time
+
+
+class Ranking(NamedTuple):
+    """All that average precision needs of one class; images are sorted once for any number of resamples."""
+
+    order: torch.Tensor  # (n,) images with a known label, best first
+    positive: torch.Tensor  # (P,) places of the positives in it, increasing
+    last: torch.Tensor  # (P,) place of the last image that has the score of each
 
 
 def average_precision(scores: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
@@ -22,23 +35,49 @@ def average_precision(scores: torch.Tensor, labels: torch.Tensor, weights: torch
     Returns:
         (C,) or, with weights, (R, C): values in [0, 1]; 0 for a class without a positive, as the authors count it.
     """
+    return ranked_precision(rankings(scores, labels), weights)
+
+
+def rankings(scores: torch.Tensor, labels: torch.Tensor) -> list[Ranking]:
+    """The Ranking of every class, from (B, C) scores and labels."""
     _check(scores, labels)
-    if weights is None:
-        return average_precision(scores, labels, torch.ones(1, len(scores), dtype=torch.float64))[0].float()
-    by_image = weights.T.contiguous()
-    columns = []
-    for s, y in zip(scores.T, labels.T, strict=True):
-        order = s.argsort(descending=True, stable=True)
-        order = order[y[order] != 0]  # best first, known images only
-        _, tie, sizes = torch.unique_consecutive(s[order], return_inverse=True, return_counts=True)
+    out = []
+    for s, y in zip(scores.T.contiguous(), labels.T.contiguous(), strict=True):
+        known = y.nonzero()[:, 0]  # in a sparse data set few of the images
+        below, order = (-s[known]).sort()
+        order = known[order]
         positive = (y[order] == 1).nonzero()[:, 0]
-        rank = (sizes.cumsum(0) - 1)[tie[positive]]  # (positives,) place of the last image of each one's tie
-        weight = by_image[order]
-        own = weight[positive]  # (positives, R)
-        found = own.cumsum(0)[torch.searchsorted(positive, rank, right=True) - 1]
-        ahead = weight.cumsum(0)[rank]
+        out.append(Ranking(order, positive, torch.searchsorted(below, below[positive], right=True) - 1))
+    return out
+
+
+def ranked_precision(ranked: list[Ranking], weights: torch.Tensor | None = None) -> torch.Tensor:
+    """`average_precision` of classes that are ranked already.
+
+    Of all weights between two positives only the sum is needed: their running sum is the weight of the images down to each.
+    embedding_bag adds up rows of the weights as it reads them, without a (B, R) copy in the order of each class; it is fast in
+    float32, where sums of whole weights are exact up to 2^24.
+    """
+    by_image = None if weights is None else weights.T.contiguous()  # (B, R)
+    columns = []
+    for order, positive, last in ranked:
+        if by_image is None:
+            own, ahead = torch.ones(len(positive), 1, dtype=torch.float64), (last[:, None] + 1).double()
+        elif len(positive):
+            own = by_image[order[positive]]  # (P, R)
+            starts = torch.cat([last.new_zeros(1), last[:-1] + 1])
+            ahead = F.embedding_bag(order[: last[-1] + 1], by_image, starts, mode="sum").cumsum(0)
+        else:
+            own = ahead = by_image[:0]
+        found = own.cumsum(0)[torch.searchsorted(positive, last, right=True) - 1]
         columns.append((own * found / ahead.clamp(min=1e-12)).sum(0) / own.sum(0).clamp(min=1e-12))
-    return torch.stack(columns, 1)
+    out = torch.stack(columns, 1)
+    return out[0].float() if weights is None else out
+
+
+def unknown_as_in_the_authors_code(labels: torch.Tensor) -> torch.Tensor:
+    """(B, C) labels for average precision: in a class without an absent label the unknown ones become absent."""
+    return torch.where((labels == 0) & ~(labels == -1).any(0), -1, labels)
 
 
 def top_k_hits(scores: torch.Tensor, labels: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -67,7 +106,9 @@ def precision_recall_f1(
     """
     if weights is None:
         return precision_recall_f1(hits, positives, k, torch.ones(1, len(hits), dtype=hits.dtype))[0]
-    hit, images, all_positives = weights @ hits, weights.sum(1), weights @ positives
+    counts = torch.stack([hits, torch.ones_like(hits), positives], 1)  # (B, 3)
+    parts = [part.to(counts.dtype) @ counts for part in weights.split(RESAMPLES)]
+    hit, images, all_positives = torch.cat(parts).unbind(1)
     precision, recall = hit / (images * k).clamp(min=1e-12), hit / all_positives.clamp(min=1e-12)
     f1 = 2 * precision * recall / (precision + recall).clamp(min=1e-12)
     return torch.stack([precision, recall, f1], 1)

@@ -9,7 +9,8 @@ from rcnn.config import Config
 from rcnn.files import read_json, sealed, unseal, write_json
 from rcnn.printing import explain, short
 
-VERSION = 4  # of the file; raise it when a field changes its meaning
+VERSION = 5  # of the file; raise it when a field changes its meaning
+STANDARDISED = "/standardised"  # after the key of a row, for its standardised scores
 
 
 class _Part(BaseModel):
@@ -37,6 +38,15 @@ class TaskImages(_Part):
     positives_per_image: float
 
 
+class TaskClasses(_Part):
+    """The classes of one task by their labels on its images."""
+
+    scored: int  # all
+    known: int  # with a known label; the others are in no mean
+    positive: int  # with a positive label
+    positive_or_unknown: int  # with both, and no absent one: `evaluate.unknown` decides on these alone
+
+
 class Images(_Part):
     """The images of an evaluation."""
 
@@ -58,13 +68,14 @@ class Result(_Part):
     labels: dict[str, dict[str, str]]  # row -> scorer -> what tables call it
     class_names: list[str]
     seen: int  # how many of them, from the front
-    class_ap: dict[str, dict[str, dict[str, list[float]]]]  # row -> scorer -> task -> AP of its classes in percent
+    class_ap: dict[str, dict[str, dict[str, list[float | None]]]]  # row -> scorer -> task -> AP in percent; null: not in mAP
     decided_by_ties: dict[str, dict[str, dict[str, dict[str, int]]]]  # row -> scorer -> task -> k -> images
     coinciding: dict[str, list[list[str]]]  # row -> groups of classes whose embeddings are the same
     diagnostics: dict[str, dict[str, dict[str, dict[str, float]]]]  # row -> scorer -> task -> part -> mAP
     epochs: list[dict[str, Any]]  # {"epoch", task: {metric: value}}
     best_on_test: dict[str, dict[str, float]]  # task -> {"epoch", metric: value}
     images: Images
+    classes: dict[str, TaskClasses]
     comparable: bool  # with the paper's numbers
     doubts: list[str]  # why not
     learning: dict[str, Any]

@@ -1,5 +1,6 @@
 """From scores to a result: what is measured, and what a reader must know of it."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,8 +9,17 @@ from rcnn import config, provenance, rows
 from rcnn.datasets import DATASETS
 from rcnn.datasets.images import ImageSet
 from rcnn.learn.class_embeddings import coinciding_names
-from rcnn.results.measure import best_on_test, compare, curve, measure, measure_all, task_images
-from rcnn.results.result import Images, TaskImages
+from rcnn.results.measure import (
+    best_on_test,
+    compare,
+    count_classes,
+    curve,
+    measure,
+    measure_all,
+    positives,
+    task_images,
+)
+from rcnn.results.result import STANDARDISED, Images, TaskImages
 from rcnn.score.score_file import PARTS, ScoreFile
 from rcnn.text.classes import ClassList
 
@@ -29,31 +39,33 @@ def summarise(
     e = settings.evaluate
     good, broken = _readable(settings, images, file)
     used = {task: task_images(images.labels, f, settings.dataset.keep_unlabelled) & good for task, f in classes.tasks.items()}
-    if empty := [task for task, mask in used.items() if not mask.any()]:
-        raise ValueError(f"{empty[0]}: none of its images can be read")
+    of_classes = {task: count_classes(images.labels, classes.tasks[task], mask) for task, mask in used.items()}
+    if empty := [task for task, found in of_classes.items() if not found.positive]:
+        raise ValueError(f"{empty[0]}: none of the images that show its classes can be read")
     tables = {(row, scorer): file.total(row, scorer) for row in embeddings for scorer in rows.scorers(row, e)}
-    measured = measure_all(tables, images.labels, used, classes, e.top_k, e.bootstrap, settings.seed)
+    last = rows.method_scorer(e)
+    again = [(row, last) for row in dict.fromkeys((rows.BASELINE, metadata["method"])) if e.standardised]
+    measured = measure_all(tables, images.labels, used, classes, e, settings.seed, again)
     out = {key: {} for key in ("rows", "class_ap", "decided_by_ties", "diagnostics")}
     for task, first in classes.tasks.items():
         for (row, scorer), found in measured[task].items():
             values = {
                 "rows": compare(measured[task], (row, scorer), rows.BASELINE),
-                "class_ap": [round(100 * ap, 4) for ap in found.class_ap.tolist()],
+                "class_ap": [None if math.isnan(ap) else round(100 * ap, 4) for ap in found.class_ap.tolist()],
                 "decided_by_ties": {str(k): n for k, n in found.decided_by_ties.items()},
             }
-            if e.diagnostics and rows.SCORERS[scorer].has_parts:
-                values["diagnostics"] = {
-                    part.removesuffix("_part"): measure(file[row, scorer, part], images.labels, first, used[task]).values["mAP"]
-                    for part in PARTS
-                }
+            if e.diagnostics and rows.SCORERS[scorer].has_parts and row in embeddings:
+                alone = {part: measure(file[row, scorer, part], images.labels, first, used[task], settings=e) for part in PARTS}
+                values["diagnostics"] = {part.removesuffix("_part"): found.values["mAP"] for part, found in alone.items()}
             for key, value in values.items():
                 out[key].setdefault(row, {}).setdefault(scorer, {})[task] = value
-    last = rows.method_scorer(e)
-    points = curve({n: file.total(f"epoch/{n}", last) for n in epochs}, images.labels, used, classes, e.top_k)
+    points = curve({n: file.total(f"epoch/{n}", last) for n in epochs}, images.labels, used, classes, e)
+    labels = {row: {key: rows.label(row, key) for key in rows.scorers(row, e)} for row in embeddings}
+    labels |= {row + STANDARDISED: {last: f"{labels[row][last]}, standardised (transductive)"} for row, _ in again}
     counted = Images(
         used=int(good.sum()), left_out_without_labels=images.left_out, missing=len(images.missing), unreadable=len(broken),
         unverified=images.unverified,
-        tasks={task: _count(images.labels[mask][:, classes.tasks[task] :]) for task, mask in used.items()},
+        tasks={task: _count(positives(images.labels, classes.tasks[task])[mask]) for task, mask in used.items()},
     )  # fmt: skip
     doubts = _doubts(settings, classes, images, counted)
     return out | {
@@ -64,6 +76,7 @@ def summarise(
         "epochs": points,
         "best_on_test": best_on_test(points, e.top_k),
         "images": counted,
+        "classes": of_classes,
         "comparable": not doubts,
         "doubts": doubts,
         "learning": metadata["learning"],
@@ -73,7 +86,7 @@ def summarise(
         "seed": settings.seed,
         "versions": provenance.versions(),
         "git_commit": provenance.git_commit(),
-        "labels": {row: {key: rows.label(row, key) for key in rows.scorers(row, e)} for row in embeddings},
+        "labels": labels,
         "clip_fingerprint": metadata["identity"]["clip"],
         "config": config.to_dict(settings),
     }
@@ -96,8 +109,8 @@ def _readable(settings, images, file):
     return good, broken
 
 
-def _count(labels):
-    return TaskImages(images=len(labels), positives_per_image=(labels == 1).sum().item() / len(labels))
+def _count(found):
+    return TaskImages(images=len(found), positives_per_image=found.sum().item() / len(found))
 
 
 def _doubts(settings, classes, images, counted):
@@ -113,7 +126,7 @@ def _doubts(settings, classes, images, counted):
         if (found := images.counts.get(what, expected)) != expected:
             doubts.append(f"{found:,} {what}, {expected:,} were expected")
     for task, first in classes.tasks.items():
-        found, expected = int((images.labels[:, first:] == 1).any(1).sum()), settings.dataset.expected_images.get(task)
+        found, expected = int(task_images(images.labels, first).sum()), settings.dataset.expected_images.get(task)
         if expected not in (None, found):
             doubts.append(f"{task.upper()}: {found:,} images have a positive label, {expected:,} were expected")
         if paper.positives_per_image:

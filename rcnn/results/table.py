@@ -1,6 +1,6 @@
 """A result as a table for the terminal."""
 
-from rcnn.results.result import Metric, Number, Result
+from rcnn.results.result import STANDARDISED, Metric, Number, Result
 from rcnn.text.classes import in_words
 
 
@@ -39,7 +39,40 @@ def _notes(result, intervals):
     )
     out = ["* the method." + " Intervals: bootstrap over images; differences are paired." * intervals, f"{counted}."]
     out += [f"Not verified: {result.images.unverified}."] * bool(result.images.unverified)
-    return out + ties(result) + [f"NOT COMPARABLE with the paper: {doubt}." for doubt in result.doubts]
+    return out + protocol(result) + ties(result) + [f"NOT COMPARABLE with the paper: {doubt}." for doubt in result.doubts]
+
+
+def protocol(result: Result) -> list[str]:
+    """What a reader must know of the mean over classes, of unknown labels, and of standardised scores."""
+    settings, out = result.settings.evaluate, []
+    for task, found in result.classes.items():
+        name, known, positive, without = task.upper(), found.known, found.positive, settings.classes_without_positives
+        if known < found.scored:
+            out.append(f"{name}: {found.scored - known:,} of {found.scored:,} classes have no known label and are in no mean.")
+        if found.positive_or_unknown:
+            ranked = "left out of their AP" if settings.unknown == "always" else "ranked as absent, as in the authors' code"
+            out.append(
+                f"{name}: {found.positive_or_unknown:,} classes have positive and unknown labels and no absent ones; "
+                f"the unknown are {ranked} (evaluate.unknown={settings.unknown})."
+            )
+        if positive < known:
+            if without == "zero":
+                now, over, factor = "count 0", f"the {positive:,} classes with a positive", known / positive
+            else:
+                now, over, factor = "are left out", f"all {known:,} classes with a known label", positive / known
+            row, scorer = result.method, list(result.rows[result.method])[-1]
+            value = factor * result.rows[row][scorer][task]["mAP"].value
+            out.append(
+                f"{name}: {known - positive:,} of {known:,} classes have no positive and {now} "
+                f"(evaluate.classes_without_positives={without}); mAP over {over}: {result.label(row, scorer)} {value:.1f} "
+                f"(every mAP × {factor:.4f})."
+            )
+    if any(row.endswith(STANDARDISED) for row in result.rows):
+        out.append(
+            "Standardised: scores brought to mean 0, deviation 1 over the classes of each image, then over the images of each "
+            'class (SPARC\'s "normalize only"); transductive: the second step uses the test images, and only top-k feels it.'
+        )
+    return out
 
 
 def ties(result: Result) -> list[str]:
