@@ -13,7 +13,7 @@ import yaml
 from rcnn import config
 from rcnn.datasets import DATASETS
 from rcnn.results.result import Result
-from rcnn.results.table import ties
+from rcnn.results.table import protocol, ties
 
 METHOD = ("cnr_pbl", "mssa")  # the row and the scorer of the paper's method
 HEADER = ["table", "dataset", "row", "task", "metric", "source", "value", "deviation", "paper", "difference", "comparable"]
@@ -149,7 +149,7 @@ def _notes(results):
             for task, found in result.images.tasks.items()
         ]
         out += [f"Not verified: {result.images.unverified}."] * bool(result.images.unverified)
-        out += ties(result)
+        out += protocol(result) + ties(result)
     out = list(dict.fromkeys(out))
     if len(results) > 1:
         out.append(f"Ours: mean ± standard deviation of {len(results)} seeds.")
