@@ -1,4 +1,7 @@
-"""What the class embeddings of a run are made of: its sentences, encoded, and the ways to learn from them."""
+"""What the class embeddings of a run are made of: its sentences, encoded, and the ways to learn from them.
+
+Without descriptions (corpus.path is null) there are class names and templates alone, and nothing is learned.
+"""
 
 import functools
 import time
