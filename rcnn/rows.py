@@ -84,9 +84,7 @@ def method_scorer(settings: EvaluateConfig) -> str:
 def embed(material: Material) -> dict[str, torch.Tensor]:
     """{row: (C, D) class embeddings} of every row that the configuration asks for, and has the descriptions for."""
     s = material.settings
-    return {
-        key: row.embed(material) for key, row in ROWS.items() if row.wanted(s.train) and (s.corpus.path or row.from_names)
-    }
+    return {key: row.embed(material) for key, row in ROWS.items() if row.wanted(s.train) and (s.corpus.path or row.from_names)}
 
 
 def method(settings: Config) -> str:

@@ -75,7 +75,7 @@ def for_names(names: str, overrides: list[str]) -> config.Config:
         "train": {"pair_weight": "auto"},
     }
     settings = config.override(raw, overrides)
-    if path.is_file() and not Path(settings.corpus.path).is_file():
+    if path.is_file() and settings.corpus.path and not Path(settings.corpus.path).is_file():
         command = shlex.join(["python", "-m", "rcnn.describe", str(names)])
         raise FileNotFoundError(f"there is no {settings.corpus.path}; set corpus.path, or make it: {command}")
     return settings
