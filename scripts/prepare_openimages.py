@@ -71,7 +71,7 @@ def download(root: Path, keep: bool = False) -> None:
     """
     folder = root / openimages.BELOW
     begun = any((root / name).exists() for name in (IMAGES.name, f"{IMAGES.name}.part"))
-    wanted = [*FILES, *[IMAGES] * (begun or not folder.exists())]
+    wanted = [*FILES, *[IMAGES] * (not folder.is_symlink() and (begun or not folder.exists()))]  # nothing into a linked folder
     needed = 0
     for archive in wanted:
         there = [path.stat().st_size for name in (archive.name, f"{archive.name}.part") if (path := root / name).is_file()]

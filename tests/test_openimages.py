@@ -487,6 +487,35 @@ def test_prepare_links_the_images_of_a_folder_and_downloads_only_label_files_tha
     assert (tmp_path / "root" / LABELS).is_symlink()
 
 
+def test_prepare_writes_nothing_into_a_linked_folder_though_a_download_was_begun(official, tmp_path, capsys):
+    mine, root = tmp_path / "mine", tmp_path / "root"
+    for folder in (mine, root):
+        folder.mkdir()
+    (mine / f"{A}.jpg").write_bytes(PHOTOS[f"test/{A}.jpg"])
+    (root / "test.tar.gz.part").write_bytes(official.files["/test.tar.gz"][:1000])
+    told, _ = prepare(capsys, root, "--folder", mine, code=1)
+    assert "3 are missing:\n" in told
+    assert "/test.tar.gz" not in {path for path, _ in official.asked}
+    assert list(tree(mine)) == [f"{A}.jpg"]
+
+
+def test_prepare_goes_on_unpacking_where_it_was_killed(official, tmp_path, capsys):
+    root = tmp_path / "root"
+    prepare(capsys, root, "--keep")
+    assert (root / "test.tar.gz").exists()
+    (root / "test" / f"{B}.jpg").unlink()
+    asked = len(official.asked)
+    prepare(capsys, root)
+    assert len(official.asked) == asked
+    assert set(tree(root)) == {LABELS, DESCRIPTIONS, IMAGES, *PHOTOS}
+
+
+def test_help_of_the_script_teaches(capsys):
+    with pytest.raises(SystemExit):
+        prepare_openimages.main(["--help"])
+    assert "python scripts/prepare_openimages.py --folder" in capsys.readouterr().out
+
+
 def test_prepare_refuses_a_folder_without_images_and_labels_of_another_release(official, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     _, told = prepare(capsys, tmp_path / "root", "--folder", tmp_path / "mine", code=2)
