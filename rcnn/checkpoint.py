@@ -6,6 +6,7 @@ the checksum, the schema of the JSON text, and that all numbers are finite.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,16 @@ def read(path: str | Path, schema: type[BaseModel] | None = None) -> tuple[dict[
         del metadata["order"]
         if schema:
             schema.model_validate(metadata)
-        if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        if broken := [name for name, tensor in tensors.items() if not is_finite(tensor)]:
             raise ValueError(f"{broken[0]} has numbers that are not finite")
-    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise _not_ours(path, explain(error)) from None
     return tensors, metadata
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all numbers of a tensor are finite, found without a copy of it."""
+    return not tensor.numel() or all(extreme.isfinite() for extreme in tensor.aminmax())  # both are NaN if any number is
 
 
 def require(path: str | Path, tensors: dict[str, torch.Tensor], **shapes: tuple[int, ...]) -> None:
@@ -146,11 +152,17 @@ def epoch_file(folder: Path, row: str, epoch: int) -> Path:
     return folder / row / "epochs" / f"{epoch:03}.safetensors"
 
 
-def read_epochs(folder: Path, row: str, shape: tuple[int, int]) -> dict[int, torch.Tensor]:
-    """{epoch: (C, D) class embeddings of this shape} that learning left of a row; empty if it kept none."""
+def read_epochs(folder: Path, row: str, shape: tuple[int, int], losses: Sequence[float]) -> dict[int, torch.Tensor]:
+    """{epoch: (C, D) class embeddings of this shape} that learning left of a row; empty if it kept none.
+
+    ValueError for those of another epoch, row or run, which `losses`, the mean loss of every epoch, tell.
+    """
     found = {}
     for path in sorted((folder / row / "epochs").glob("*.safetensors")):
         tensors, metadata = read(path, Epoch)
         require(path, tensors, class_embeddings=shape)
-        found[metadata["epoch"]] = tensors["class_embeddings"]
+        epoch = metadata["epoch"]
+        if path != epoch_file(folder, row, epoch) or [metadata["loss"]] != list(losses[epoch : epoch + 1]):
+            raise _not_ours(path, "it is of another epoch, row or run")
+        found[epoch] = tensors["class_embeddings"]
     return found

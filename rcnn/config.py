@@ -66,7 +66,7 @@ class Section(BaseModel):
     @classmethod
     def _clean(cls, value, info):
         known = cls.model_fields[info.field_name].json_schema_extra
-        if value and known and known["path"]:
+        if value is not None and known and known["path"]:
             value = {n: _absolute(p) for n, p in value.items()} if isinstance(value, dict) else _absolute(value)
         for text in (*value, *value.values()) if isinstance(value, dict) else [value]:
             if isinstance(text, str) and (odd := UNPRINTABLE.search(text.replace("\n", ""))):
@@ -75,6 +75,8 @@ class Section(BaseModel):
 
 
 def _absolute(path: str) -> str:
+    if not path:  # which would be the current folder
+        raise ValueError("expected a path, not an empty text")
     return os.path.abspath(os.path.expanduser(path))
 
 
@@ -148,7 +150,7 @@ class EvaluateConfig(Section):
     epochs: bool = option(True, "also measure the class embeddings of every epoch, in the same pass", "metrics")
     diagnostics: bool = option(True, "also measure the global and the local part alone", "metrics")
     bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none", "intervals", ge=0, le=10_000)
-    workers: int = option(2, "processes that decode images", "nothing", ge=0, le=1024)
+    workers: int = option(2, "processes that decode images, on Linux", "nothing", ge=0, le=1024)
     save_every: float = option(120.0, "seconds between notes, from which a killed evaluation goes on", "nothing", ge=0, le=1e6)
 
 

@@ -48,7 +48,8 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         others = {row: elsewhere.read(file, *ours, load_clip, settings.cache) for row, file in settings.rows.items()}
         if rank == 0:
             barrier()
-        epochs = checkpoint.read_epochs(output, metadata["method"], shape) if settings.evaluate.epochs else {}
+        losses = metadata["learning"].get("learned", {}).get(metadata["method"], {}).get("losses", [])
+        epochs = checkpoint.read_epochs(output, metadata["method"], shape, losses) if settings.evaluate.epochs else {}
         embeddings = learned | others
         sets = scored_sets(settings.evaluate, embeddings, epochs)
         scored = {
@@ -87,6 +88,11 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         barrier()
         if rank:
             return None
+        if lost := file.lost():
+            raise ValueError(
+                f"{len(lost)} of {len(file.batches)} batches of scores in {file.folder} are not as they were written: "
+                "something else changed the file; run the same command again"
+            )
         found = summarise(settings, metadata, classes, images, embeddings, epochs, file)
         took = _seconds(clock, began, settings.evaluate.workers)
         result = Result(**found, made_from=made_from, sources=sources, seconds=took)

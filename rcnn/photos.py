@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from rcnn.printing import lossless
 from rcnn.score import reading  # noqa: F401, which registers HEIC where its package is installed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -17,6 +18,7 @@ OTHERS = {
     **dict.fromkeys([".jxl", ".jp2", ".psd"], "this format is not read; convert it to JPEG first"),
     **dict.fromkeys(RAW, "a camera's raw format, which is not read; convert it to JPEG first"),
 }
+KNOWN = SUFFIXES | OTHERS.keys()
 
 
 def find_images(places: Sequence[str | Path]) -> tuple[list[Path], dict[Path, str], int]:
@@ -35,7 +37,7 @@ def find_images(places: Sequence[str | Path]) -> tuple[list[Path], dict[Path, st
         elif os.path.lexists(place):
             found.append(place)
         else:
-            raise FileNotFoundError(f"there is no image or folder {place}")
+            raise FileNotFoundError(f"there is no image or folder {lossless(str(place))}")
     found, hidden = ({os.path.abspath(path): path for path in paths} for paths in (found, hidden))
     left_alone = len(hidden.keys() - found.keys())
     readable = Image.registered_extensions()
@@ -62,7 +64,7 @@ def _search(place: Path, named: Container[str]) -> tuple[list[Path], dict[Path, 
                     elif entry.is_symlink() and path.is_dir():
                         if os.path.abspath(path) not in named:
                             unsearched[path] = "a linked folder, which is not searched; name it as an argument"
-                    elif path.suffix.lower() in SUFFIXES | set(OTHERS):
+                    elif path.suffix.lower() in KNOWN:
                         files.append(path)
         except OSError as error:
             unsearched[folder] = f"the folder cannot be searched: {error.strerror}"

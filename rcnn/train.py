@@ -7,7 +7,6 @@ evaluated on it. Interrupted, the same command continues where it was and ends w
     python -m rcnn.train --classes names.txt     your own classes, described by python -m rcnn.describe names.txt
 """
 
-import os
 import shlex
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from rcnn.files import replace_file, sweep
 from rcnn.learn import class_embeddings
 from rcnn.learn.material import Material
 from rcnn.learn.names import forget, must_be_same
+from rcnn.score import processes
 from rcnn.text.classes import ClassList, in_words
 
 
@@ -91,13 +91,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--again", action="store_true", help="learn and measure this very run anew")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration keys to set")
     args = parser.parse_intermixed_args(argv)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if processes.world_size() > 1:
         raise ValueError("learning runs in one process; torchrun is for python -m rcnn.evaluate")
     if args.resume and not list(Path(args.resume).glob("*/state.safetensors")):
         raise FileNotFoundError(f"--resume: there is no run in {args.resume} to continue")
     settings = for_names(args.classes, args.overrides) if args.classes else config.load(args.config, args.overrides)
     if args.resume:
-        settings = settings.model_copy(update={"output": os.path.abspath(args.resume)})
+        settings = config.override(config.to_dict(settings), [], values={"output": args.resume})
     classes = ClassList.read(settings.classes.seen, settings.classes.unseen)
     measured = settings.dataset.annotations and not args.no_evaluate
     if measured:  # before the long work: what is missing should show now

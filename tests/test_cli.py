@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from running import rcnn
 
 from rcnn import __main__ as front
@@ -42,9 +43,46 @@ except SystemExit:
 
 
 def test_help_whose_reader_has_gone_ends_without_a_traceback():
-    command = f"{sys.executable} -m rcnn --help | true"
+    command = f"for unbuffered in '' 1; do PYTHONUNBUFFERED=$unbuffered {sys.executable} -m rcnn --help | true; done"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        (">/dev/full", 2, "error: [Errno 28] No space left on device\n"),
+        (">/dev/full 2>&1", 2, ""),
+        (">&-", 2, "error: stdout is closed, so no result could be seen; >/dev/null if none is wanted\n"),
+        (">&- 2>&-", 2, ""),
+        ("2>&-", 0, ""),
+        ("<&-", 0, ""),
+    ],
+)
+def test_output_that_cannot_be_written_is_one_line_at_most_and_an_exit_code(redirection, code, said):
+    command = f"env -u PYTHONUNBUFFERED {sys.executable} -m rcnn --help {redirection}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_an_error_on_a_full_stderr_is_the_exit_code_alone():
+    code = "from rcnn import cli, report; cli.run(lambda: report.main(['nothing']))"
+    command = f'env -u PYTHONUNBUFFERED {sys.executable} -c "{code}" 2>/dev/full'
+    assert subprocess.run(["bash", "-c", command], cwd=ROOT, check=False).returncode == 2
+
+
+def test_an_error_on_a_stderr_without_a_reader_is_the_exit_code_alone():
+    code = "from rcnn import cli, report; cli.run(lambda: report.main(['nothing']))"
+    command = f'env -u PYTHONUNBUFFERED {sys.executable} -c "{code}" 2>&1 >/dev/null | true; exit ${{PIPESTATUS[0]}}'
+    assert subprocess.run(["bash", "-c", command], cwd=ROOT, check=False).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("predict", ["", "--classes", "x"]), ("train", ["--config", "x", "--resume", ""])]
+)
+def test_an_empty_argument_is_an_error_and_not_the_current_folder(name, arguments):
+    _, stderr = rcnn(name, *arguments, code=2)
+    assert stderr.endswith("error: an argument is empty, perhaps a variable that is not set\n")
 
 
 def test_an_unknown_command_is_one_line_with_the_nearest(capsys):
@@ -90,6 +128,15 @@ def test_ctrl_c_during_imports_is_one_line_and_130(command, tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate()
     assert (process.returncode, stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("allocate", [bytearray, lambda size: torch.empty(size, dtype=torch.uint8)])
+def test_too_little_memory_is_one_line(capsys, allocate):
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda: allocate(1 << 60))
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: too little memory; lower evaluate.batch_size or evaluate.workers (")
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.default_int_handler])

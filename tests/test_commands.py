@@ -184,7 +184,8 @@ def test_learning_without_momentum_is_continued_to_the_same_vectors(monkeypatch,
     assert not (folder / "in_two" / checkpoint.EMBEDDINGS).exists()
     rcnn("train", *learn(folder / "in_two", settings, *more))
     rows = [checkpoint.read_run(folder / run)[0]["cnr_pbl"] for run in ("at_once", "in_two")]
-    epochs = checkpoint.read_epochs(folder / "at_once", "cnr_pbl", rows[0].shape)
+    losses = checkpoint.read_run(folder / "at_once")[1]["learning"]["learned"]["cnr_pbl"]["losses"]
+    epochs = checkpoint.read_epochs(folder / "at_once", "cnr_pbl", rows[0].shape, losses)
     assert torch.equal(*rows)
     assert not torch.equal(epochs[1], epochs[2])
 
@@ -251,6 +252,32 @@ def test_torchrun_is_for_evaluation(monkeypatch, folder, settings):
     assert "learning runs in one process; torchrun is for python -m rcnn.evaluate" in stderr
 
 
+@pytest.mark.parametrize("other", ["cnr/epochs/001", "cnr_pbl/epochs/000"])
+def test_an_epoch_of_another_row_or_number_is_not_measured(trained, folder, other):
+    shutil.copytree(trained[0], folder / "swapped")
+    shutil.copy(trained[0] / f"{other}.safetensors", folder / "swapped/cnr_pbl/epochs/001.safetensors")
+    _, stderr = rcnn("evaluate", folder / "swapped", "--again", code=2)
+    shutil.rmtree(folder / "swapped")
+    assert "001.safetensors is damaged" in stderr
+    assert "it is of another epoch, row or run" in stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ("2", "error: WORLD_SIZE=2, and torchrun did not start this process"),
+        ("abc", "error: environment variable WORLD_SIZE: expected a whole number from 1, got 'abc'"),
+        ("0", "error: environment variable WORLD_SIZE: expected a whole number from 1, got '0'"),
+    ],
+)
+def test_processes_that_nobody_started_are_not_waited_for(monkeypatch, trained, size, said):
+    for name, value in {"WORLD_SIZE": size, "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}.items():
+        monkeypatch.setenv(name, value)
+    _, stderr = rcnn("evaluate", trained[0], code=2)
+    assert stderr.startswith(said)
+    assert len(stderr.splitlines()) == 1
+
+
 def test_what_would_stop_the_evaluation_is_said_before_learning(folder, settings):
     rest = [pair for pair in settings if not pair.startswith("output=")]
     arguments = ["--config", "configs/mini.yaml", *rest, f"output={folder}/early", "rows.mine=nowhere.json"]
@@ -296,6 +323,25 @@ def test_names_and_their_descriptions_become_a_tagger_without_any_configuration(
     assert learned["cnr_pbl"]["pair_weight"] == pytest.approx(0.2 * 65**2 / 512 * 128 / 2**2)
     picture = next((folder / "benchmark" / "images").iterdir())
     assert "dog" in rcnn("predict", picture, "--run", "outputs/names")[0]
+
+
+def test_emoji_in_the_paths_of_weights_and_runs_survive_learning_resuming_and_tagging(monkeypatch, folder, trained):
+    home = folder / "home 😀"
+    home.mkdir()
+    (home / "names.txt").write_text("dog\nbutterfly\n")
+    shutil.copy(ROOT / "data" / "mini" / "corpus.json", home / "names.corpus.json")
+    shutil.copy(ROOT / "data" / "mini" / "clip.safetensors", home / "😀.safetensors")
+    monkeypatch.chdir(home)
+    weights = ["clip.model=null", "clip.pretrained=null", "clip.weights=😀.safetensors"]
+    command = ["train", "--classes", "names.txt", *weights, "train.epochs=1", "train.batch_size=128", "device=cpu"]
+    rcnn(*command, "output=r😀")
+    assert "next: python -m rcnn.predict PHOTOS --run" in rcnn(*command, "--resume", "r😀")[0]
+    picture = next((folder / "benchmark" / "images").iterdir())
+    assert "dog" in rcnn("predict", picture, "--run", "r😀")[0]
+    (home / "r\udce9" / "cnr_pbl").mkdir(parents=True)
+    (home / "r\udce9" / "cnr_pbl" / "state.safetensors").touch()
+    _, stderr = rcnn(*command, "--resume", "r\udce9", code=2)
+    assert stderr.startswith("error: output: expected text without control characters that UTF-8 can write, not '\\udce9'")
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,7 @@ def leaf(name, field):
         return st.sampled_from(CHOICES[name])
     words = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf", "Zl", "Zp"]), max_size=12)
     if field.json_schema_extra["path"]:
-        words = words.map(lambda w: os.path.abspath(w) if w else w)
+        words = words.map(os.path.abspath)
     bounds = {key: getattr(known, key) for known in field.metadata for key in ("ge", "le", "lt") if hasattr(known, key)}
     low, high = bounds.get("ge", 1), bounds.get("le", bounds.get("lt", 1e6))
     number = st.floats(low, high, exclude_max="lt" in bounds)

@@ -186,6 +186,7 @@ def test_an_annotation_file_of_more_bytes_than_any_is_not_read(read_coco, monkey
     ("what", "entry", "said"),
     [
         ("categories", {"id": 9, "name": "Dog"}, "name: {'id': 1, 'name': 'dog'} and {'id': 9, 'name': 'Dog'}"),
+        ("categories", {"id": 9, "name": "dog "}, "name: {'id': 1, 'name': 'dog'} and {'id': 9, 'name': 'dog '}"),
         ("categories", {"id": 1, "name": "cow"}, "id: {'id': 1, 'name': 'dog'} and {'id': 1, 'name': 'cow'}"),
         ("images", {"id": 1, "file_name": "c"}, "id: {'file_name': 'a.jpg', 'id': 1} and {'file_name': 'c', 'id': 1}"),
         ("images", {"id": 3, "file_name": "a.jpg"}, "file name: {'file_name': 'a.jpg', 'id': 1} and {"),

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from rcnn.score import reading
+from rcnn.score import decoding, reading
 from rcnn.score.views import batches
 
 ROOT = Path(__file__).parents[1]
@@ -81,9 +81,23 @@ def test_an_image_that_kills_its_process_is_named_and_all_others_come_in_order(p
     for place in (0, 4, 9):
         images = [*pictures[:place], deadly, *pictures[place:]]
         indices, pixels, broken = read(images)
-        assert broken == {place: "the process that decoded it was killed, perhaps for want of memory"}
+        assert broken == {place: "the process that decoded it was killed: it took more than 10 s, or the memory ran short"}
         assert indices == [i for i in range(11) if i != place]
         assert pixels.equal(read(pictures, workers=0)[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
+def test_an_image_that_takes_for_ever_is_named_and_all_others_come(monkeypatch):
+    def decode(index):
+        while index == 1:
+            pass
+        return np.full((1, 2, 2, 3), index, np.uint8)
+
+    monkeypatch.setattr(decoding, "SECONDS", 0.2)
+    found = list(decoding.Batches(decode, 5, (1, 2, 2, 3), batch_size=2, workers=2))
+    assert [batch.indices for batch in found] == [[0], [2, 3], [4]]
+    assert found[0].broken == {1: decoding.KILLED}
+    assert found[1].pixels.flatten(1)[:, 0].tolist() == [2, 3]
 
 
 def test_images_that_kill_their_process_one_after_the_other_are_all_named(pictures, deadly):
@@ -409,3 +423,14 @@ def test_a_reason_is_one_printable_line(tmp_path):
 )
 def test_what_is_no_image_is_reported(image, said):
     assert only_reason(image, workers=0) == said
+
+
+def test_postscript_named_like_a_photograph_is_given_to_no_program(tmp_path, monkeypatch):
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nsleep 100\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop\n")
+    with pytest.raises(Image.UnidentifiedImageError):
+        reading.read_rgb(photo, 16)
+    assert not (tmp_path / "ran").exists()

@@ -278,3 +278,9 @@ def test_a_data_set_that_the_paper_does_not_measure_is_not_comparable():
     assert measured("mini", of=ClassList.read(ROOT / "data/mini/seen.txt", ROOT / "data/mini/unseen.txt")).doubts == [
         "the paper does not measure this data set"
     ]
+
+
+def test_a_result_that_speaks_of_a_task_without_images_is_refused_in_one_line(tmp_path):
+    value = made_up().model_dump(mode="json", exclude_none=True) | {"decided_by_ties": {"cnr": {"plain": {"new": {"3": 1}}}}}
+    write_json(tmp_path / "result.json", sealed(value))
+    assert "it has numbers, and no images, of the task 'new'" in refused(tmp_path / "result.json")

@@ -108,6 +108,19 @@ def test_damaged_scores_are_no_scores(tmp_path):
     assert not file.holds(1, {0, checksum})
 
 
+@pytest.mark.parametrize(("change", "lost"), [(None, []), ("zeros", [0]), ("cut", [0, 1])])
+def test_scores_that_something_else_changed_are_known(tmp_path, change, lost):
+    file = small_file(tmp_path).open()
+    file.save("0-of-1-1", {batch: file.put(batch, np.full((1, 2, 3), 1 + batch, np.float32)) for batch in file.batches}, {})
+    path = file.folder / "scores.f32"
+    if change:
+        os.truncate(path, 4)
+    if change == "zeros":
+        os.truncate(path, file.bytes)
+        file.put(1, np.full((1, 2, 3), 2, np.float32))
+    assert file.lost() == lost
+
+
 def test_the_last_batch_may_be_smaller(tmp_path):
     file = small_file(tmp_path, images=3).open()
     scores = np.arange(9, dtype=np.float32).reshape(1, 3, 3)
@@ -123,6 +136,12 @@ def test_forgotten_batches_are_scored_again_and_the_others_are_not(tmp_path):
     file.save("0-of-1-1", {0: checksum, 1: 7}, {2: "cut"})
     file.forget({1})
     assert file.done() == ({0: {checksum}}, {})
+
+
+def test_a_file_that_was_opened_twice_is_closed_when_it_is_deleted(tmp_path):
+    file = small_file(tmp_path).open().open()
+    file.delete()
+    assert not [name for name in os.listdir("/proc/self/fd") if "scores.f32" in os.path.realpath(f"/proc/self/fd/{name}")]
 
 
 def test_scores_of_other_settings_are_removed_when_old_and_of_no_living_process(tmp_path, capsys):

@@ -177,7 +177,8 @@ def test_a_note_tells_homonyms_apart_and_is_not_part_of_the_name():
         (["dog", "Dog"], "listed twice: dog"),
         (["dog", " "], "expected a class name, got ' '"),
         ([], "the class list is empty"),
-        ("dog", "expected a list of names, got the text 'dog'"),
+        ("dog", "expected a list of names, got 'dog'"),
+        (None, "expected a list of names, got None"),
     ],
 )
 def test_names_that_make_no_class_list_are_refused(given, said):
@@ -368,7 +369,7 @@ def test_predict_names_an_image_that_kills_the_process_which_decodes_it_and_tags
     stdout, stderr = rcnn("predict", photos, *names, code=1)
     assert [Path(line.split()[0]).name for line in stdout.splitlines()] == ["a.jpg", "b.jpg", "z.jpg"]
     assert names_skipped(stderr) == {
-        str(photos / "deadly.jpg"): "the process that decoded it was killed, perhaps for want of memory"
+        str(photos / "deadly.jpg"): "the process that decoded it was killed: it took more than 10 s, or the memory ran short"
     }
 
 

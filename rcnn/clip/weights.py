@@ -112,6 +112,8 @@ def _damage_as_error(said: str) -> Iterator[None]:
         with warnings.catch_warnings():  # torch warns of what it finds odd: OpenAI's own format, and damage
             warnings.simplefilter("ignore")
             yield
+    except MemoryError:
+        raise  # the file may be a good one
     except Exception as error:
         raise ValueError(f"{said}: {cut(' '.join(str(error).split()) or type(error).__name__)}") from None
 

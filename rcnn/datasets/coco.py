@@ -84,7 +84,7 @@ def labels(files: Mapping[str, Path], classes: ClassList) -> tuple[list[str], np
     """
     path = files["annotations"]
     coco = _open(path)
-    categories = {c["name"].lower(): c["id"] for c in coco.loadCats(coco.getCatIds())}
+    categories = {_folded(c["name"]): c["id"] for c in coco.loadCats(coco.getCatIds())}
     ids = sorted(coco.getImgIds())
     names = [image["file_name"] for image in coco.loadImgs(ids)]
     if unknown := [name for name in classes.names if name.lower() not in categories]:
@@ -120,12 +120,16 @@ def _open(path: Path) -> COCO:
     _once(path, "images", "id", ((image["id"], image) for image in images))
     _once(path, "images", "file name", ((image["file_name"], image) for image in images))
     _once(path, "categories", "id", ((category["id"], category) for category in categories))
-    _once(path, "categories", "name", ((category["name"].lower(), category) for category in categories))
+    _once(path, "categories", "name", ((_folded(category["name"]), category) for category in categories))
     coco = COCO()
     coco.dataset = content
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports to stdout
         coco.createIndex()
     return coco
+
+
+def _folded(name: str) -> str:
+    return name.strip().lower()
 
 
 def _once(path: Path, what: str, key: str, entries: Iterable[tuple[Any, Any]]) -> None:

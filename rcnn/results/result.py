@@ -89,6 +89,9 @@ class Result(_Part):
     def _has_the_rows_it_speaks_of(self):
         if not self.rows.get(self.method) or not all(tasks for scorers in self.rows.values() for tasks in scorers.values()):
             raise ValueError(f"it has no numbers of its row {short(self.method)}")
+        spoken_of = [*self.rows.values(), *self.decided_by_ties.values()]
+        if strange := {task for scorers in spoken_of for tasks in scorers.values() for task in tasks} - set(self.images.tasks):
+            raise ValueError(f"it has numbers, and no images, of the task {short(min(strange))}")
         return self
 
     def save(self, path: str | Path) -> None:

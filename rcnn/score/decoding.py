@@ -22,7 +22,8 @@ import torch
 from rcnn.score.reading import reason
 
 AHEAD = 2  # batches that a process is given before the first of them is asked for
-KILLED = "the process that decoded it was killed, perhaps for want of memory"
+SECONDS = 10  # of CPU for one image, after which its process is killed
+KILLED = f"the process that decoded it was killed: it took more than {SECONDS} s, or the memory ran short"
 
 Decode = Callable[[int], np.ndarray]  # index of an image -> its views; any exception if it cannot be read
 
@@ -138,10 +139,15 @@ def _work(theirs: Connection, connection: Connection, room: np.ndarray, decode: 
     theirs.close()  # else the connection would never end, since this process holds its other end as well
     if sys.stderr is not None:  # else it is closed, and its number may be another file's
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries in C write there when they abort
+
+    def decode_in_time(index: int) -> np.ndarray:
+        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)  # nothing handles its signal, which therefore kills
+        return decode(index)
+
     with contextlib.suppress(EOFError, OSError):
         while True:
             place, indices = connection.recv()
-            connection.send(_fill(room[place], decode, indices))
+            connection.send(_fill(room[place], decode_in_time, indices))
 
 
 def _fill(room: np.ndarray, decode: Decode, indices: Sequence[int]) -> tuple[list[int], dict[int, str]]:

@@ -8,20 +8,24 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import distributed
 
+from rcnn.printing import short
+
 
 @contextlib.contextmanager
 def group(on_cuda: bool) -> Iterator[tuple[int, int, Callable[[], None]]]:
     """Yield (rank, world, barrier): (0, 1, a function that does nothing) unless torchrun started this process.
 
-    With `on_cuda` each process takes the GPU of its local number. All processes write one memory-mapped file, so they must be
-    on one machine; several would overwrite each other's pages.
+    With `on_cuda` each process takes the GPU of its local number. All processes write one file, and the first one reads it
+    through a memory map, so they must be on one machine.
     """
-    world = int(os.environ.get("WORLD_SIZE", 1))
+    world = world_size()
     if world == 1:
         yield 0, 1, lambda: None
         return
+    if not distributed.is_torchelastic_launched():  # others that nobody started would be waited for
+        raise ValueError(f"WORLD_SIZE={world}, and torchrun did not start this process; unset WORLD_SIZE, or use torchrun")
     if int(os.environ.get("LOCAL_WORLD_SIZE", world)) != world:
-        raise ValueError("the processes must be on one machine, since they write one memory-mapped file")
+        raise ValueError("the processes must be on one machine, since they write one file")
     if on_cuda and int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
         raise ValueError(f"{world} processes want a GPU each; torch finds {torch.cuda.device_count()}")
     if on_cuda:
@@ -32,3 +36,11 @@ def group(on_cuda: bool) -> Iterator[tuple[int, int, Callable[[], None]]]:
         yield distributed.get_rank(), world, distributed.barrier
     finally:
         distributed.destroy_process_group()
+
+
+def world_size() -> int:
+    """How many processes torchrun has started, of which this is one; 1 without torchrun."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not (text.isdecimal() and len(text) < 10 and int(text)):
+        raise ValueError(f"environment variable WORLD_SIZE: expected a whole number from 1, got {short(text)}; unset it")
+    return int(text)

@@ -30,6 +30,8 @@ AnyImage = str | Path | Image.Image | np.ndarray  # a file, a PIL image of any m
 
 MAX_PIXELS = 89_478_485  # of a file; above it Pillow itself warns of images made to exhaust the memory
 
+PROGRAMS = ("EPS",)  # PostScript is one: Pillow gives it to Ghostscript, which runs it for as long as it likes
+
 _Turn = Image.Transpose
 TURNS = {  # by the value of EXIF's orientation
     2: _Turn.FLIP_LEFT_RIGHT, 3: _Turn.ROTATE_180, 4: _Turn.FLIP_TOP_BOTTOM, 5: _Turn.TRANSPOSE,
@@ -99,7 +101,8 @@ def reason(error: Exception) -> str:
 def _open(file, side: int, max_pixels: int) -> Image.Image:
     """An image with its pixels still to be decoded, of which there are not too many."""
     Image.MAX_IMAGE_PIXELS = None
-    image = Image.open(file)
+    Image.init()
+    image = Image.open(file, formats=[known for known in Image.ID if known not in PROGRAMS])
     Image.MAX_IMAGE_PIXELS = max_pixels  # for images within images, which are found while decoding
     width, height = image.size
     if _needed(image.size, side) > max_pixels and not image.info.get("progressive"):  # which is kept whole while decoding

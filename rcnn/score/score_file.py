@@ -91,7 +91,9 @@ class ScoreFile:
         return 4 * int(np.prod(self.shape, dtype=np.int64))
 
     def open(self) -> "ScoreFile":
-        """Open the file, or make it; OSError or ValueError if the disk has no room for it."""
+        """Open the file, or make it, unless it is open; OSError or ValueError if the disk has no room for it."""
+        if self.table is not None:
+            return self
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned()
         path = self.folder / "scores.f32"
@@ -133,14 +135,24 @@ class ScoreFile:
         for plane, block in enumerate(scores):
             os.lseek(self._file, 4 * (plane * images + first) * classes, os.SEEK_SET)
             rest = memoryview(np.ascontiguousarray(block)).cast("B")
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
+            try:
+                while rest:
+                    rest = rest[os.write(self._file, rest) :]
+            except OSError as error:  # which says neither where, nor how to go on
+                raise OSError(error.errno, f"{error.strerror}; the same command goes on", str(self.folder)) from None
         return zlib.crc32(np.ascontiguousarray(scores))
 
     def holds(self, batch: int, checksums: set[int]) -> bool:
         """Whether the scores of a batch are those of one of the checksums."""
         rows = self.images(batch)
         return zlib.crc32(np.ascontiguousarray(self.table[:, rows.start : rows.stop])) in checksums
+
+    def lost(self) -> list[int]:
+        """Batches that are not, or not any more, as a process wrote them."""
+        if os.fstat(self._file).st_size != self.bytes:  # reading what was cut off would end the process by a signal
+            return list(self.batches)
+        noted, _ = self.done()
+        return [batch for batch in self.batches if batch not in noted or not self.holds(batch, noted[batch])]
 
     def done(self) -> tuple[dict[int, set[int]], dict[int, str]]:
         """({batch that is done: its checksums}, {image: why it cannot be read}), of all processes so far."""
