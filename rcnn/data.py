@@ -53,6 +53,8 @@ def _classes(settings: config.Config) -> str:
 
 
 def _corpus(settings: config.Config) -> str:
+    if not settings.corpus.path:
+        return "none (corpus.path is null): only the rows that need no descriptions are made"
     read = corpus.load(settings.corpus.path, ClassList.read(settings.classes.seen, settings.classes.unseen))
     return f"{settings.corpus.path}, {len(read.sentences):,} sentences, fingerprint {read.fingerprint[:16]}"
 

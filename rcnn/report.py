@@ -1,8 +1,8 @@
 """Tables of the paper with ours beside: `python -m rcnn.report outputs/coco`.
 
 Reads result files alone. Several result files that differ only in their seed give mean ± standard deviation. Tables 1 and
-3 are made of MS-COCO's results, 2 and 3 of NUS-WIDE's; rows of other methods are the paper's numbers. A result on other
-classes or images than the paper's is shown, and marked as not comparable.
+3 are made of MS-COCO's results, 2 and 3 of NUS-WIDE's, 2 of Open Images'; rows of other methods are the paper's numbers. A
+result on other classes or images than the paper's is shown, and marked as not comparable, as are rows of others.
 """
 
 import sys

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from rcnn.clip.image_tower import ImageFeatures
-from rcnn.config import EvaluateConfig, TrainConfig
+from rcnn.config import Config, EvaluateConfig, TrainConfig
 from rcnn.learn import class_embeddings
 from rcnn.learn.material import Material
 from rcnn.score import mssa
@@ -44,14 +44,19 @@ class Row:
     embed: Callable[[Material], torch.Tensor]  # its (C, D) class embeddings
     wanted: Callable[[TrainConfig], bool] = lambda settings: True  # whether a configuration asks for it
     scorers: tuple[str, ...] = ("plain", "mssa")  # keys of SCORERS
+    from_names: bool = False  # whether class names are enough for it, without descriptions
 
 
 BASELINE = "baseline"  # what the others are compared with
 METHODS = {"names": "cnr_pbl", "closed_form": "closed_form"}  # train.method -> the row that is the run's result
 ROWS = {
-    BASELINE: Row("class name", lambda m: m.prompts.features),
-    "centred": Row("class name, centred", lambda m: class_embeddings.centred(m.prompts.features, m.settings.train.centring)),
-    "templates": Row("80 templates", lambda m: class_embeddings.mean(m.templates)),
+    BASELINE: Row("class name", lambda m: m.prompts.features, from_names=True),
+    "centred": Row(
+        "class name, centred",
+        lambda m: class_embeddings.centred(m.prompts.features, m.settings.train.centring),
+        from_names=True,
+    ),
+    "templates": Row("80 templates", lambda m: class_embeddings.mean(m.templates), from_names=True),
     "mean": Row("descriptions, mean", lambda m: class_embeddings.mean(m.descriptions)),
     "mean_with_templates": Row("descriptions + templates, mean", lambda m: class_embeddings.mean(m.descriptions + m.templates)),
     "principal": Row("descriptions, principal direction", lambda m: class_embeddings.principal_direction(m.descriptions)),
@@ -77,5 +82,11 @@ def method_scorer(settings: EvaluateConfig) -> str:
 
 
 def embed(material: Material) -> dict[str, torch.Tensor]:
-    """{row: (C, D) class embeddings} of every row that the configuration asks for."""
-    return {key: row.embed(material) for key, row in ROWS.items() if row.wanted(material.settings.train)}
+    """{row: (C, D) class embeddings} of every row that the configuration asks for, and has the descriptions for."""
+    s = material.settings
+    return {key: row.embed(material) for key, row in ROWS.items() if row.wanted(s.train) and (s.corpus.path or row.from_names)}
+
+
+def method(settings: Config) -> str:
+    """Key of the row that is the run's result: the method's, or without descriptions the best that class names alone give."""
+    return METHODS[settings.train.method] if settings.corpus.path else "templates"

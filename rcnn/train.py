@@ -41,14 +41,16 @@ def train(settings: config.Config, classes: ClassList, again: bool = False) -> N
         for row in rows.ROWS:
             forget(output, row, material.identity)
         path.unlink(missing_ok=True)
-    embeddings = rows.embed(material)
+    if not settings.corpus.path:
+        print("corpus.path is null: only the rows that need no descriptions are made, and nothing is learned")
+    embeddings, method = rows.embed(material), rows.method(settings)
     with replace_file(output / "config.yaml") as file:  # for people; the embeddings carry it too
         file.write(yaml.safe_dump(config.to_dict(settings), sort_keys=False).encode())
     checkpoint.write(
         path,
         embeddings,
         version=checkpoint.VERSION,
-        method=rows.METHODS[settings.train.method],
+        method=method,
         class_names=classes.names,
         notes=classes.notes,
         seen=classes.seen,
@@ -58,7 +60,6 @@ def train(settings: config.Config, classes: ClassList, again: bool = False) -> N
         learning=material.record,
         sources=material.sources,
     )
-    method = rows.METHODS[settings.train.method]
     if same := class_embeddings.coinciding_names(embeddings[method], classes.names):
         print(f"{method}: these classes share their class embedding, so their scores are equal: {in_words(same)}")
     print(f"class embeddings of {len(classes)} classes: {path}")
@@ -74,7 +75,7 @@ def for_names(names: str, overrides: list[str]) -> config.Config:
         "train": {"pair_weight": "auto"},
     }
     settings = config.override(raw, overrides)
-    if path.is_file() and not Path(settings.corpus.path).is_file():
+    if path.is_file() and settings.corpus.path and not Path(settings.corpus.path).is_file():
         command = shlex.join(["python", "-m", "rcnn.describe", str(names)])
         raise FileNotFoundError(f"there is no {settings.corpus.path}; set corpus.path, or make it: {command}")
     return settings

@@ -1,17 +1,19 @@
 """Large files from the internet: resumed where they broke off, checked, and unpacked only where something is missing."""
 
+import gzip
 import hashlib
 import http.client
 import os
 import shutil
 import stat
+import tarfile
 import time
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 from rcnn.files import must_be_regular, open_regular, replace_file
 from rcnn.printing import cut, short
@@ -24,12 +26,13 @@ COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file at an official address."""
+    """A file at an official address, a zip file for the most part."""
 
     url: str
-    size: int  # bytes
-    md5: str  # as published, or computed by many users of the file
-    wanted: str  # prefix of the members that are needed
+    size: int | None  # bytes; None where nobody states it: the server is asked
+    md5: str | None = None  # as published, or computed by many users of the file
+    wanted: str = ""  # prefix of the members that are needed
+    sha256: str | None = None  # instead of the MD5
 
     @property
     def name(self) -> str:
@@ -50,6 +53,8 @@ def fetch(archive: Archive, folder: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if part.exists():
         must_be_regular(part)
+    if archive.size is None:
+        archive = replace(archive, size=_offered(archive, folder))
     have = part.stat().st_size if part.exists() else 0
     room(folder, archive.size - have, f"{archive.name} needs")
     failures = 0
@@ -76,6 +81,18 @@ def fetch(archive: Archive, folder: str | Path) -> Path:
     return path
 
 
+def _offered(archive: Archive, folder: str | Path) -> int:
+    """The size that the server states."""
+    try:
+        with urllib.request.urlopen(archive.url, timeout=60) as response:
+            return int(response.headers["Content-Length"])
+    except (OSError, http.client.HTTPException, TypeError, ValueError) as error:
+        raise ConnectionError(
+            f"{archive.url} could not be downloaded ({getattr(error, 'reason', error)}); run again, or fetch it by hand, "
+            f"put it into {folder} and run again"
+        ) from None
+
+
 def _append(archive: Archive, part: Path, have: int, bar: progress) -> None:
     """Append to `part` what follows its first `have` bytes."""
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -94,18 +111,21 @@ def _append(archive: Archive, part: Path, have: int, bar: progress) -> None:
 
 
 def check(path: Path, archive: Archive) -> None:
-    """ValueError unless the file has the archive's checksum; it is then kept under another name."""
-    digest = hashlib.md5(usedforsecurity=False)
+    """ValueError unless the file has the archive's checksum, if it is known; it is then kept under another name."""
+    kind, expected = ("SHA-256", archive.sha256) if archive.sha256 else ("MD5", archive.md5)
+    if not expected:
+        return must_be_regular(path)
+    digest = hashlib.new(kind.replace("-", ""), usedforsecurity=False)
     size = path.stat().st_size
     with open_regular(path) as file, progress(title=f"check {archive.name}", total=size, unit="B") as bar:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
             bar.update(len(chunk))
-    if digest.hexdigest() != archive.md5:
+    if digest.hexdigest() != expected:
         wrong = path.with_name(f"{archive.name}.wrong")
         os.replace(path, wrong)
         raise ValueError(
-            f"{archive.name} has MD5 {digest.hexdigest()} and {size:,} bytes, expected {archive.md5} and {archive.size:,}; "
+            f"{archive.name} has {kind} {digest.hexdigest()} and {size:,} bytes, expected {expected} and {archive.size:,}; "
             f"it is kept as {wrong}; run again to download it anew"
         )
 
@@ -147,3 +167,38 @@ def unpack(path: str | Path, wanted: str, folder: str | Path) -> None:
                     shutil.copyfileobj(source, target, CHUNK)
     except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError, RuntimeError) as error:
         raise ValueError(f"{path} is no whole zip file ({error}); delete it and run again") from None
+
+
+def untar(path: str | Path, folder: str | Path, ending: str) -> None:
+    """Unpack the files of a tar.gz archive whose name has this ending into one folder, unless they are there in full size.
+
+    Of a name only the last part is used. Every file is written whole or not at all, so an interrupted call is continued by the
+    next one, which reads the archive from its start and writes what is missing.
+
+    Raises:
+        ValueError: no tar.gz file, no such file in it, or a member that is no plain file or would leave the folder.
+    """
+    folder, found = Path(folder), 0
+    try:
+        with (
+            open_regular(path) as file,
+            progress(title=f"unpack {Path(path).name}", total=os.fstat(file.fileno()).st_size, unit="B") as bar,
+            tarfile.open(fileobj=file, mode="r:gz") as archive,
+        ):
+            for member in archive:
+                bar.update(file.tell() - bar.done)
+                name = PurePosixPath(member.name)
+                if ".." in name.parts or name.is_absolute():
+                    raise ValueError(f"{path}: member {short(member.name)} leads out of {folder}")
+                if member.isdir() or (member.isreg() and not member.name.endswith(ending)):
+                    continue
+                if not member.isreg() or member.issparse():
+                    raise tarfile.TarError(f"member {short(member.name)} is no plain file")
+                found, target = found + 1, folder / name.name
+                if not target.is_file() or target.stat().st_size != member.size:
+                    with archive.extractfile(member) as source, replace_file(target) as copy:
+                        shutil.copyfileobj(source, copy, CHUNK)
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{path} is no whole tar.gz file ({error}); delete it and run again") from None
+    if not found:
+        raise ValueError(f"{path} has no {ending}")

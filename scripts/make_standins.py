@@ -1,15 +1,18 @@
 #!/usr/bin/env python
-"""Draw small stand-ins for MS-COCO and NUS-WIDE, in the exact layout of the official downloads.
+"""Draw small stand-ins for MS-COCO, NUS-WIDE and Open Images, in the exact layout of the official downloads.
 
     python scripts/make_standins.py FOLDER [--images 60]
 
-makes FOLDER/coco (val2014/, annotations/instances_val2014.json with COCO's 80 categories) and FOLDER/nuswide (NUS_WID_Tags/,
-ImageList/, Groundtruth/AllLabels/ and TrainTestLabels/ with Windows separators and CRLF, Flickr/). The pictures are those of
-the mini benchmark, so only classes that it can draw ever occur: enough to run coco.sh and nuswide.sh from end to end, not to
-measure anything.
+makes FOLDER/coco (val2014/, annotations/instances_val2014.json with COCO's 80 categories), FOLDER/nuswide (NUS_WID_Tags/,
+ImageList/, Groundtruth/AllLabels/ and TrainTestLabels/ with Windows separators and CRLF, Flickr/) and FOLDER/openimages (test/
+with images and labels, class-descriptions.csv). The pictures are those of the mini benchmark, so only classes that it can draw
+ever occur, but for Open Images, whose labels are drawn by chance: enough to run coco.sh, nuswide.sh and openimages.sh from end
+to end, not to measure anything.
 """
 
 import argparse
+import csv
+import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +27,7 @@ from draw_mini import STYLE
 from drawing import DRAWINGS, World, draw
 
 from rcnn import cli
+from rcnn.datasets.openimages import DESCRIPTIONS, HEADER, IMAGES, LABELS
 from rcnn.files import replace_file, write_json
 from rcnn.text.classes import ClassList
 
@@ -90,6 +94,35 @@ def nuswide(folder: Path, count: int, tags: Sequence[str], concepts: Sequence[st
             write(f"Groundtruth/TrainTestLabels/Labels_{concept}_{part}.txt", [column[i] for i in chosen])
 
 
+def openimages(folder: Path, count: int, classes: ClassList, seed: int = 3) -> None:
+    """Write a tree in the layout of Open Images' test set: some 8.7 verified positives an image and half as many negatives.
+
+    What an image shows is among them if there is a class of its name. One label in twenty is of a class that is not listed.
+    """
+    rng, others = np.random.default_rng(seed), [f"/m/0stand{i:02}" for i in range(50)]
+    known, labels, images = {name.lower(): i for i, name in enumerate(classes.names)}, [], []
+    for i, image, shown in pictures(count, seed):
+        identity = f"{(i + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}"
+        save(image, folder / "test" / f"{identity}.jpg")
+        true = {known[name] for name in shown if name in known} | set(
+            rng.integers(len(classes), size=rng.poisson(2.8)).tolist()
+        )
+        false = set(rng.integers(len(classes), size=rng.poisson(4.4)).tolist()) - true
+        verified = [(classes.notes[j], int(j in true)) for j in sorted(true | false)] + [(str(rng.choice(others)), 1)]
+        labels += [[identity, str(rng.choice(["verification", "crowdsource-verification"])), *pair] for pair in verified]
+        images.append([identity, "test", f"https://example.org/{identity}.jpg", f'drawing {i}, "stand-in"', "0.0"])
+
+    def write(path: str, lines: Iterable[Sequence[str | int]]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(lines)
+        with replace_file(folder / path) as file:
+            file.write(text.getvalue().encode())
+
+    write(f"test/{LABELS}", [HEADER, *labels])
+    write(f"test/{IMAGES}", [["ImageID", "Subset", "OriginalURL", "Title", "Rotation"], *images])
+    write(DESCRIPTIONS, [*zip(classes.notes, classes.names, strict=True), *((name, "stand-in, other") for name in others)])
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -99,7 +132,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     lists = [ClassList.read(ROOT / "data" / "nuswide" / f"{part}.txt").names for part in ("seen", "unseen")]
     # TagList1k also has 75 of the 81 concepts, which are no seen classes; they come after the others here
     nuswide(args.folder / "nuswide", args.images, [*lists[0], *lists[1][:75]], list(lists[1]))
-    print(f"stand-ins are in {args.folder}/coco and {args.folder}/nuswide")
+    lists = [ROOT / "data" / "openimages" / f"{part}.txt" for part in ("seen", "unseen")]
+    openimages(args.folder / "openimages", args.images, ClassList.read(*lists))
+    print(f"stand-ins are in {args.folder}/coco, {args.folder}/nuswide and {args.folder}/openimages")
 
 
 if __name__ == "__main__":

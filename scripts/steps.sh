@@ -1,4 +1,4 @@
-# Sourced by coco.sh and nuswide.sh, which name their `config`. Reads --help, --skip STEP and key=value pairs, goes to an
+# Sourced by coco.sh, nuswide.sh and openimages.sh, which name their `config`. Reads --help, --skip STEP and key=value pairs, goes to an
 # environment in which everything is installed, and leaves
 #   "$@"              the pairs
 #   run, images       the folders that the configuration and the pairs name
@@ -6,7 +6,12 @@
 steps="data check train evaluate report" pairs=() skipped=" "
 while [ $# -gt 0 ]; do
   case "$1" in
-    -h | --help) sed -n '2,/^$/s/^# \{0,1\}//p' "${0##*/}"; exit 0 ;;
+    -h | --help)
+      script="${0##*/}"
+      [ -e "$script" ] || script="scripts/$script"
+      sed -n '2,/^$/s/^# \{0,1\}//p' "$script"
+      exit 0
+      ;;
     --skip)
       case " $steps " in
         *" ${2-} "*) skipped+="$2 " ;;

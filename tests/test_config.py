@@ -349,7 +349,7 @@ def test_the_pair_weight_is_a_number_or_auto(read, value):
         ("train.epochs=0", "train.epochs: expected greater than or equal to 1, got 0"),
         ("evaluate.grids=[2, 0]", "evaluate.grids: expected greater than or equal to 1, got 0"),
         ("evaluate.temperature=.inf", "evaluate.temperature: expected a finite number"),
-        ("dataset.kind=zip", "dataset.kind: expected 'coco', 'nuswide' or 'mini', got 'zip'"),
+        ("dataset.kind=zip", "dataset.kind: expected 'coco', 'nuswide', 'openimages' or 'mini', got 'zip'"),
         ("dataset.expected_images.zls=1", "dataset.expected_images.zls: expected 'zsl' or 'gzsl', got 'zls'"),
     ],
 )

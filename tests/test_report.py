@@ -18,10 +18,24 @@ PAPER = tables.paper()
 TASKS = ("zsl", "gzsl")
 TABLE_1, TABLE_2 = "Table 1. MS-COCO, top-3 precision, recall, F1", "Table 2. NUS-WIDE"
 TABLE_3 = {"coco": "Table 3. Ablation, MS-COCO", "nuswide": "Table 3. Ablation, NUS-WIDE"}
+OPEN_IMAGES = "Table 2. Open Images"
 FIRST = {"coco": ("table1", TABLE_1), "nuswide": ("table2", TABLE_2)}
+COMPARED = {kind: key for kind, (key, _) in FIRST.items()} | {
+    "openimages": "table2_openimages"
+}  # data set -> its other methods
 OURS = "this run: CNR + PBL (learned names) + MSSA"
 SUMS_THAT_ARE_OFF = {("table1", "Fast0Tag", "zsl", "F1@3"), ("table2", "BiAM", "gzsl", "F1@5")}
+SUMS_THAT_ARE_OFF |= {  # the first two have a precision of one digit
+    ("table2_openimages", "LabelEM", "zsl", "F1@10"), ("table2_openimages", "Fast0Tag", "zsl", "F1@10"),
+    ("table2_openimages", "BiAM", "zsl", "F1@20"), ("table2_openimages", "BiAM", "gzsl", "F1@20"),
+}  # fmt: skip
 KINDS = pytest.mark.parametrize("kind", FIRST)
+OTHER_IMAGES = {  # rows of the paper that cannot be compared with its own, by their precision and recall
+    ("coco", "gzsl"): ["CONSE", "Fast0Tag", "Deep0Tag", "SDL (M=2)"],
+    ("nuswide", "zsl"): ["CONSE", "LabelEM", "Fast0Tag", "LESA (M=10)", "BiAM", "SDL (M=7)", "CLIP-FT", "MKT", "CoMC"],
+    ("nuswide", "gzsl"): ["SDL (M=7)"],
+    ("openimages", "zsl"): ["CONSE", "LabelEM", "Fast0Tag", "LESA (M=10)"],
+}
 FREE = {  # options in which results that are averaged may differ
     "seed", "device", "output", "cache", "rows", "clip.model", "clip.pretrained", "clip.weights", "clip.trust_torchscript",
     "classes.seen", "classes.unseen", "corpus.path", "dataset.images", "dataset.annotations", "evaluate.batch_size",
@@ -32,6 +46,16 @@ FREE = {  # options in which results that are averaged may differ
 def show(*results, form="markdown"):
     """Tables of results as text."""
     return tables.render(tables.tables(tables.group((f"result{i}", result) for i, result in enumerate(results))), form)
+
+
+def open_images(*overrides, **fields):
+    """As `made_up`, for Open Images, where k is 10 and 20."""
+    result = made_up("openimages", *overrides, **fields)
+    for scorers in result.rows.values():
+        for by_task in scorers.values():
+            for task, metrics in by_task.items():
+                by_task[task] = {name.replace("@3", "@10").replace("@5", "@20"): metric for name, metric in metrics.items()}
+    return result
 
 
 def put(result, row, scorer, task, **values):
@@ -52,7 +76,7 @@ def read_markdown(text):
         header, rule, *body = [[c.strip().strip("*") for c in x.strip("|").split("|")] for x in lines if x.startswith("|")]
         assert set(rule) == {"---"}
         assert {len(r) for r in body} == {len(header)} == {len(rule)}
-        by_row = {(name, task): cells for name, task, *cells in body}
+        by_row = {(name.removesuffix(" †"), task): cells for name, task, *cells in body}
         assert len(by_row) == len(body)
         out[title] = header, by_row, [x[2:] for x in lines if x.startswith("- ")]
     return out
@@ -87,6 +111,66 @@ def test_coco_makes_tables_1_and_3_and_nuswide_tables_2_and_3():
     assert list(read_markdown(show(made_up()))) == [TABLE_1, TABLE_3["coco"]]
     assert list(read_markdown(show(made_up("nuswide")))) == [TABLE_2, TABLE_3["nuswide"]]
     assert list(read_markdown(show(made_up("nuswide"), made_up()))) == [TABLE_1, TABLE_2, TABLE_3["nuswide"], TABLE_3["coco"]]
+
+
+def test_open_images_makes_its_part_of_table_2_alone_since_the_paper_has_no_ablation_on_it(save):
+    everything = made_up(), open_images(), made_up("nuswide")
+    assert list(read_markdown(show(*everything))) == [TABLE_1, TABLE_2, OPEN_IMAGES, TABLE_3["coco"], TABLE_3["nuswide"]]
+    folders = save(*everything)
+    assert list(read_markdown(report(*folders, "--table", 2))) == [TABLE_2, OPEN_IMAGES]
+    assert fails(folders[1], "--table", 3) == "--table: these results have no table 3"
+
+
+def test_the_open_images_part_has_the_paper_s_numbers_and_all_rows_of_the_result():
+    values = dict(zip(PAPER["table2_openimages"]["columns"], range(11, 18), strict=True))
+    result = put(open_images(), "cnr_pbl", "mssa", "gzsl", **{name.replace("@", "_at_"): v for name, v in values.items()})
+    header, found, _ = read_markdown(show(result))[OPEN_IMAGES]
+    assert header == ["method", "task", "P@10", "R@10", "F1@10", "P@20", "R@20", "F1@20", "mAP"]
+    assert found["MKT", "ZSL"] == ["11.1", "86.8", "19.7", "6.1", "94.7", "11.4", "68.1"]
+    assert found["(ML)2-Enc", "GZSL"] == ["-", "-", "27.6", "-", "-", "24.1", "79.9"]
+    assert found["RCNn", "GZSL"] == ["23.3", "26.8", "24.9", "16.8", "38.6", "23.4", "79.2"]
+    assert found[OURS, "GZSL"] == [
+        "11.0 (-12.3)", "12.0 (-14.8)", "13.0 (-11.9)", "14.0 (-2.8)", "15.0 (-23.6)", "16.0 (-7.4)", "17.0 (-62.2)",
+    ]  # fmt: skip
+    ours = {OURS, *(rows.label(row, scorer) for row, scorer in itertools.product(rows.ROWS, rows.SCORERS))}
+    ours.remove(rows.label("cnr_pbl", "mssa"))  # under the name of this run
+    assert {name for name, _ in found} == {*PAPER["table2_openimages"]["rows"], *ours}
+
+
+def test_a_run_without_descriptions_has_its_rows_in_table_2_and_no_difference_to_the_paper():
+    result = open_images("corpus.path=null")
+    for row in set(result.rows) - {"baseline", "centred", "templates"}:
+        del result.rows[row]
+    found = read_markdown(show(result.model_copy(update={"method": "templates"})))[OPEN_IMAGES][1]
+    assert list(dict.fromkeys(name for name, _ in found))[-6:] == [
+        "this run: 80 templates + MSSA", "class name", "class name + MSSA", "class name, centred", "class name, centred + MSSA",
+        "80 templates",
+    ]  # fmt: skip
+    assert not any("(" in cell for (name, _), cells in found.items() for cell in cells)
+
+
+@pytest.mark.parametrize("kind", COMPARED)
+def test_rows_on_other_test_images_than_the_paper_s_are_marked_and_a_note_says_what_they_imply(kind):
+    result = open_images() if kind == "openimages" else made_up(kind)
+    spec, expected = PAPER[COMPARED[kind]], {task: OTHER_IMAGES.get((kind, task), []) for task in TASKS}
+    text = show(result)
+    marked = {tuple(cells[:2]) for line in text.splitlines() if "† |" in line for cells in [line.strip("| ").split(" | ")]}
+    assert marked == {(f"{name} †", task.upper()) for task, names in expected.items() for name in names}
+    (notes,) = (notes for title, (*_, notes) in read_markdown(text).items() if title == spec["title"])
+    told = [note for note in notes if note.startswith("†")]
+    for note, (task, names) in zip(told, [(t, n) for t, n in expected.items() if n], strict=True):
+        assert f"{task.upper()}: precision and recall imply other test images" in note
+        numbers = dict(re.findall(r"(?:, |images, )([^,]+?) (\d\.\d\d)(?=,| )", note))
+        for name in names:
+            by = dict(zip(spec["columns"], spec["rows"][name][task], strict=True))
+            (k, *_) = (int(column[2:]) for column in by if column.startswith("P@"))
+            assert float(numbers[name]) == pytest.approx(k * by[f"P@{k}"] / by[f"R@{k}"], abs=0.006)
+        assert note.endswith(f"RCNn {DATASETS[kind].positives_per_image[task]}.")
+    assert f"{spec['other_images']}." in notes
+    silent = "(ML)2-Enc: no precision and recall, so nobody can tell on which images."
+    assert (silent in notes) == (kind != "coco")
+    caption = read_latex(show(result, form="latex"))[0][2]
+    assert caption.count(r"\dag{} Not comparable") == len(told)
 
 
 def test_tables_have_the_paper_s_columns():
@@ -219,8 +303,9 @@ def test_csv_holds_value_paper_and_difference_of_every_cell():
     expected["comparable"] = "yes"
     assert cells[*key, "P@3"] == expected
     assert cells[*key, "R@3"] == expected | {"value": "91.02", "paper": "93.4", "difference": "-2.38"}
-    quoted = {"source": "paper", "value": "", "deviation": "", "difference": "", "comparable": ""}
-    assert cells["table1", "coco", "SDL (M=2)", "gzsl", "F1@3"] == quoted | {"paper": "59.9"}
+    quoted = {"source": "paper", "value": "", "deviation": "", "difference": ""}
+    assert cells["table1", "coco", "SDL (M=2)", "gzsl", "F1@3"] == quoted | {"paper": "59.9", "comparable": "no"}
+    assert cells["table1", "coco", "SDL (M=2)", "zsl", "F1@3"] == quoted | {"paper": "37.5", "comparable": "yes"}
 
 
 @KINDS
@@ -241,13 +326,16 @@ def test_csv_of_numbers_that_the_paper_lacks_has_empty_cells():
 
 
 def marks(*results):
-    """{data set: what the column "comparable" says of our rows}; it says nothing of the paper's."""
+    """{data set: what the column "comparable" says of our rows}; of the paper's it says whether they are on RCNn's images."""
     out = {}
-    for (_, kind, *_), cell in read_csv(show(*results, form="csv")).items():
+    for key, cell in read_csv(show(*results, form="csv")).items():
+        kind = key[1]
         if cell["source"] == "ours":
             out.setdefault(kind, set()).add(cell["comparable"])
         else:
-            assert cell["comparable"] == ""
+            _, kind, name, task, _ = key
+            silent = name == "(ML)2-Enc" or (name, task) == ("CoMC", "gzsl")
+            assert cell["comparable"] == ("no" if name in OTHER_IMAGES.get((kind, task), ()) else "" if silent else "yes"), key
     return out
 
 
@@ -271,7 +359,9 @@ def test_latex_has_the_cells_of_the_markdown_in_rows_as_wide_as_the_tabular():
         assert columns == "ll" + "r" * (len(names) - 2), title
         assert {len(row) for row in body} == {len(columns)}
         assert header == names
-        assert body == [[*key, *cells] for key, cells in by_row.items()]
+        assert [[row[0].removesuffix(r" \dag{}"), *row[1:]] for row in body] == [
+            [*key, *cells] for key, cells in by_row.items()
+        ]
 
 
 def test_latex_escapes_what_latex_would_read_as_markup():
@@ -387,15 +477,23 @@ def test_the_same_seed_twice_is_refused(seeds, listed):
 def test_a_data_set_that_the_paper_has_no_table_of_is_refused():
     result = made_up()
     result.config["dataset"]["kind"] = "mini"
-    with pytest.raises(ValueError, match=r"^result1: the paper has no table of the data set 'mini'; expected coco or nuswide$"):
+    told = "result1: the paper has no table of the data set 'mini'; it has of coco, nuswide, openimages"
+    with pytest.raises(ValueError, match=f"^{told}$"):
         show(made_up(), result)
 
 
+def own(notes, title):
+    """The notes but for those on rows of other methods, which Table 3 has none of."""
+    other = [note for note in notes if re.match(r"†|Where images|LESA's|\(ML\)2-Enc", note)]
+    assert bool(other) == (title not in TABLE_3.values())
+    return [note for note in notes if note not in other]
+
+
 @KINDS
-def test_a_comparable_result_has_its_images_and_nothing_else_in_the_notes(kind):
+def test_a_comparable_result_has_its_images_and_nothing_else_of_ours_in_the_notes(kind):
     positives = DATASETS[kind].positives_per_image
-    for _, _, notes in read_markdown(show(made_up(kind))).values():
-        assert notes == [
+    for title, (*_, notes) in read_markdown(show(made_up(kind))).items():
+        assert own(notes, title) == [
             *(f"{task.upper()}: 12,345 images, {positives[task]:.3f} positives each." for task in TASKS),
             "In brackets: ours minus the paper's. Rows of other methods: the paper's numbers.",
         ]
@@ -412,8 +510,8 @@ def test_doubts_come_first_in_the_notes_of_every_table():
 
 def test_notes_of_every_seed_are_shown_once():
     results = [made_up("coco", f"seed={s}", doubts=d) for s, d in enumerate(([], ["first"], ["second", "first"]))]
-    for _, _, notes in read_markdown(show(*results)).values():
-        assert sorted(notes) == [
+    for title, (*_, notes) in read_markdown(show(*results)).items():
+        assert sorted(own(notes, title)) == [
             "GZSL: 12,345 images, 2.571 positives each.",
             "In brackets: ours minus the paper's. Rows of other methods: the paper's numbers.",
             "NOT COMPARABLE: first.",
@@ -546,7 +644,7 @@ def test_help_teaches():
 
 def paper_rows():
     """(table, columns, row, task, numbers) of all numbers of the paper."""
-    parts = [(PAPER[number], number, PAPER[number]["rows"]) for number in ("table1", "table2")]
+    parts = [(PAPER[number], number, PAPER[number]["rows"]) for number in COMPARED.values()]
     parts += [(PAPER["table3"], "table3", PAPER["table3"]["datasets"][kind]) for kind in FIRST]
     for spec, number, methods in parts:
         for name, by_task in methods.items():
@@ -557,7 +655,7 @@ def paper_rows():
 
 def test_every_row_of_the_paper_has_a_percentage_per_column():
     found = list(paper_rows())
-    assert len(found) == 2 * (7 + 13 + 4 + 4)
+    assert len(found) == 2 * (7 + 13 + 11 + 4 + 4)
     assert [(number, name, task) for number, _, name, task, values in found if values is None] == [("table2", "CoMC", "gzsl")]
     for _, columns, name, task, values in found:
         if values is not None:
@@ -565,24 +663,29 @@ def test_every_row_of_the_paper_has_a_percentage_per_column():
             assert all(n is None or (isinstance(n, float) and 0 < n < 100) for n in values), (name, task)
 
 
-def test_every_f1_of_the_paper_follows_from_its_precision_and_recall_but_for_two_of_other_methods():
+def test_every_f1_of_the_paper_follows_from_its_precision_and_recall_but_for_six_of_other_methods():
     off, checked = set(), 0
     for number, columns, name, task, values in paper_rows():
         by = dict(zip(columns, values or [None] * len(columns), strict=True))
-        for k in (3, 5):
+        for k in (3, 5, 10, 20):
             p, r, f1 = (by.get(f"{x}@{k}") for x in ("P", "R", "F1"))
             if p is not None:
                 checked += 1
                 if abs(f1 - 2 * p * r / (p + r)) > 0.1:
                     off.add((number, name, task, f"F1@{k}"))
-    assert checked == 14 + 2 * (2 * 13 - 3)
+    assert checked == 14 + 2 * (2 * 13 - 3) + 2 * 2 * (11 - 1)
     assert off == SUMS_THAT_ARE_OFF
+
+
+def of_table(kind, task):
+    """{metric: the paper's number of its method} from Table 1 or 2."""
+    spec = PAPER[COMPARED[kind]]
+    return dict(zip(spec["columns"], spec["rows"]["RCNn"][task], strict=True))
 
 
 def of_the_paper(kind, task):
     """{metric: the paper's number of its method} from Table 1 or 2, and the same from Table 3."""
-    spec, ablation = PAPER[FIRST[kind][0]], PAPER["table3"]
-    row = dict(zip(spec["columns"], spec["rows"]["RCNn"][task], strict=True))
+    row, ablation = of_table(kind, task), PAPER["table3"]
     return row, dict(zip(ablation["columns"], ablation["datasets"][kind]["cnr_pbl mssa"][task], strict=True))
 
 
@@ -595,11 +698,11 @@ def test_the_last_row_of_the_ablation_is_the_paper_s_result(kind, task):
     assert {m: row[m] for m in shared} == {m: last[m] for m in shared}
 
 
-@KINDS
+@pytest.mark.parametrize("kind", COMPARED)
 @pytest.mark.parametrize("task", TASKS)
 def test_positives_per_image_are_those_behind_the_paper_s_row(kind, task):
-    row, _ = of_the_paper(kind, task)
-    for k in {int(c[-1]) for c in row if "@" in c}:
+    row = of_table(kind, task)
+    for k in {int(c.split("@")[1]) for c in row if "@" in c}:
         implied = k * row[f"P@{k}"] / row[f"R@{k}"]
         assert DATASETS[kind].positives_per_image[task] == pytest.approx(implied, rel=5e-3)
 
@@ -612,3 +715,10 @@ def test_configurations_quote_the_same_numbers(kind):
     row = PAPER[FIRST[kind][0]]["rows"]["RCNn"]
     ablation = [n for by_task in PAPER["table3"]["datasets"][kind].values() for task in TASKS for n in by_task[task]]
     assert quoted == [*row["zsl"], *row["gzsl"], *ablation, *DATASETS[kind].positives_per_image.values()]
+
+
+def test_the_configuration_of_open_images_quotes_the_same_numbers():
+    header = (ROOT / "configs" / "openimages.yaml").read_text(encoding="utf-8")
+    quoted = [float(x) for x in re.findall(r"\d+\.\d+", header[header.index("# paper:") : header.index("# Not published")])]
+    row = PAPER["table2_openimages"]["rows"]["RCNn"]
+    assert quoted == [*row["zsl"], *row["gzsl"], *DATASETS["openimages"].positives_per_image.values()]

@@ -20,6 +20,7 @@ WIDTH = 6
 SAME = {"clip": "same"}
 Z = F.normalize(torch.arange(24.0).reshape(4, WIDTH).sin(), dim=1)
 DEFAULTS = config.Config()
+DESCRIBED = config.override({}, ["corpus.path=corpus.json"])
 
 
 def keys(**train):
@@ -63,7 +64,7 @@ def material():
     features = F.normalize(torch.randn(16, WIDTH, generator=torch.Generator().manual_seed(0)), dim=1)
     descriptions, templates = (EncodedCorpus(features[i : i + 8], torch.arange(8) % 4, 4) for i in (0, 8))
     return SimpleNamespace(
-        settings=DEFAULTS, prompts=EncodedCorpus(Z, torch.arange(4), 4), descriptions=descriptions, templates=templates,
+        settings=DESCRIBED, prompts=EncodedCorpus(Z, torch.arange(4), 4), descriptions=descriptions, templates=templates,
         weight=0.25, learn=lambda row, weight: torch.full((4, WIDTH), weight), closed_form=lambda: -Z,
     )  # fmt: skip
 
@@ -76,8 +77,18 @@ def test_embeddings_are_those_of_every_wanted_row_in_the_order_of_the_table(mate
     assert torch.equal(found["mean"], mean(material.descriptions))
     assert torch.equal(found["mean_with_templates"], mean(material.descriptions + material.templates))
     assert [found[row][0, 0].item() for row in ("cnr", "cnr_pbl")] == [0.0, material.weight]
-    material.settings = DEFAULTS.model_copy(update={"train": config.TrainConfig(method="closed_form")})
+    material.settings = DESCRIBED.model_copy(update={"train": config.TrainConfig(method="closed_form")})
     assert list(rows.embed(material)) == keys(method="closed_form")
+
+
+@pytest.mark.parametrize("method", rows.METHODS)
+def test_without_descriptions_the_rows_that_need_none_are_made_and_one_of_them_is_the_result(material, method):
+    for made_of in ("learn", "closed_form", "descriptions"):
+        delattr(material, made_of)  # so that another row would be an error
+    material.settings = config.override({}, [f"train.method={method}"])
+    assert list(rows.embed(material)) == ["baseline", "centred", "templates"]
+    assert rows.method(material.settings) == "templates"
+    assert rows.method(config.override({}, [f"train.method={method}", "corpus.path=x"])) == rows.METHODS[method]
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""What the class embeddings of a run are made of: its sentences, encoded, and the ways to learn from them."""
+"""What the class embeddings of a run are made of: its sentences, encoded, and the ways to learn from them.
+
+Without descriptions (corpus.path is null) there are class names and templates alone, and nothing is learned.
+"""
 
 import functools
 import time
@@ -21,15 +24,17 @@ class Material:
 
     def __init__(self, settings: config.Config, model: Clip, classes: ClassList):
         self.settings, self.model, train = settings, model, settings.train
-        descriptions, templates = corpus.load(settings.corpus.path, classes), corpus.templates(classes)
-        samples = descriptions + templates if settings.corpus.templates else descriptions
+        described, templates = bool(settings.corpus.path), corpus.templates(classes)
+        # templates stand in for descriptions where there are none; no row that is made of descriptions is made then
+        descriptions = corpus.load(settings.corpus.path, classes) if described else templates
+        both = described and settings.corpus.templates
+        samples = descriptions + templates if both else descriptions
         if (count := len(samples.sentences)) < train.batch_size:
             raise ValueError(f"{count} sentences do not fill one batch; set train.batch_size={count}, or less")
-        self.prompts, self.descriptions, self.templates = (
-            corpus.encode(model, c, settings.cache) for c in (corpus.prompts(classes), descriptions, templates)
-        )
+        self.prompts, self.templates = (corpus.encode(model, c, settings.cache) for c in (corpus.prompts(classes), templates))
+        self.descriptions = corpus.encode(model, descriptions, settings.cache) if described else self.templates
         # the sentences that names are learned from
-        self.samples = self.descriptions + self.templates if settings.corpus.templates else self.descriptions
+        self.samples = self.descriptions + self.templates if both else self.descriptions
         automatic = losses.pair_weight(len(classes), train.batch_size)
         self.weight = automatic if train.pair_weight == "auto" else train.pair_weight  # λ
         # two runs of one identity learn the same

@@ -17,6 +17,8 @@ from rcnn.results.table import protocol, ties
 
 METHOD = ("cnr_pbl", "mssa")  # the row and the scorer of the paper's method
 HEADER = ["table", "dataset", "row", "task", "metric", "source", "value", "deviation", "paper", "difference", "comparable"]
+OTHER = "†"  # marks rows of other methods on other test images than RCNn's
+HALF, CLOSE = 0.05, 0.02  # of a rounded percentage; of positives an image, relative
 FORMATS = {"markdown": "md", "csv": "csv", "latex": "tex"}  # and the suffix of their files
 
 
@@ -37,6 +39,7 @@ class TableRow:
     ours: bool
     cells: list[Cell]
     known: bool = True
+    same_images: bool | None = None  # whether quoted numbers are on RCNn's test images; None where nobody can tell
 
 
 @dataclass(frozen=True)
@@ -53,19 +56,16 @@ class Table:
 
 
 def paper() -> dict:
-    """Numbers of the paper's Tables 1 to 3."""
+    """Numbers of the paper's Tables 1 to 3; a comparison of methods on the data set X may be TABLE_X."""
     return yaml.safe_load((files("rcnn.results") / "paper.yaml").read_text(encoding="utf-8"))
 
 
 def group(results: Iterable[tuple[str, Result]]) -> dict[str, list[Result]]:
     """{data set: results of its seeds}, from (path, Result); ValueError if they differ in more, or the paper has no table."""
-    known, groups = paper(), {}
+    known, groups = [spec["dataset"] for spec in paper().values() if "dataset" in spec], {}
     for path, result in results:
-        if result.dataset not in known["table3"]["datasets"]:
-            raise ValueError(
-                f"{path}: the paper has no table of the data set {result.dataset!r}; "
-                f"expected {' or '.join(known['table3']['datasets'])}"
-            )
+        if result.dataset not in known:
+            raise ValueError(f"{path}: the paper has no table of the data set {result.dataset!r}; it has of {', '.join(known)}")
         groups.setdefault(result.dataset, []).append((path, result))
     for (first_path, first), *others in groups.values():
         one = shaping(first)
@@ -90,17 +90,22 @@ def shaping(result: Result) -> dict:
 def tables(groups: dict[str, list[Result]]) -> list[Table]:
     """All tables that there are results for."""
     known, out = paper(), []
-    for key in ("table1", "table2"):
-        spec = known[key]
-        if results := groups.get(spec["dataset"]):
-            quoted = [row for name, tasks in spec["rows"].items() for row in _quoted(name, tasks, spec["columns"])]
+    ablated = known["table3"]["datasets"]
+    for key, spec in known.items():
+        if results := groups.get(spec.get("dataset")):
+            made = [row for name in spec["rows"] for row in _quoted(spec, name)]
             row = results[0].method
             scorer = list(results[0].rows[row])[-1]
             numbers = spec["rows"]["RCNn"] if (row, scorer) == METHOD else {}
-            mine = _ours(f"this run: {results[0].label(row, scorer)}", results, row, scorer, spec["columns"], numbers)
-            out.append(_table(key, spec["title"], results, spec["columns"], quoted + mine))
+            made += _ours(f"this run: {results[0].label(row, scorer)}", results, row, scorer, spec["columns"], numbers)
+            others = [(r, s) for r, scorers in results[0].rows.items() for s in scorers if (r, s) != (row, scorer)]
+            for other in others if spec["dataset"] not in ablated else ():  # which no Table 3 will show
+                made += _ours(results[0].label(*other), results, *other, spec["columns"], {})
+            out.append(_table(key.partition("_")[0], spec["title"], results, spec["columns"], made, _on_other_images(spec)))
     spec = known["table3"]
     for kind, results in groups.items():
+        if kind not in ablated:
+            continue
         numbers, mine = spec["datasets"][kind], []
         for row, scorers in results[0].rows.items():
             for scorer in scorers:
@@ -111,9 +116,47 @@ def tables(groups: dict[str, list[Result]]) -> list[Table]:
     return out
 
 
-def _quoted(name, tasks, columns):
-    numbers = {task: tasks[task] or [None] * len(columns) for task in ("zsl", "gzsl")}
-    return [TableRow(name, task, False, [Cell(v) for v in values]) for task, values in numbers.items()]
+def _quoted(spec, name):
+    out = []
+    for task in ("zsl", "gzsl"):
+        values, numbers = spec["rows"][name][task] or [None] * len(spec["columns"]), implied(spec, name, task)
+        same = all(close for _, close in numbers) if numbers else None
+        out.append(TableRow(name, task, False, [Cell(value) for value in values], True, same))
+    return out
+
+
+def implied(spec: dict, name: str, task: str) -> list[tuple[float, bool]]:
+    """What precision and recall of a row of a table imply: (positives an image, whether that may be RCNn's number) by k.
+
+    Precision is hits / (k images) and recall hits / positives, so k P / R is the number of positives an image, whatever the
+    method. It may be RCNn's if some P and R that round to the row's give RCNn's number within CLOSE.
+    """
+    out, known = [], DATASETS[spec["dataset"]].positives_per_image[task]
+    by = dict(zip(spec["columns"], spec["rows"][name][task] or (), strict=False))
+    for column, p in by.items():
+        if column.startswith("P@") and p is not None:
+            k, r = int(column[2:]), by[f"R{column[1:]}"]
+            low, high = k * (p - HALF) / (r + HALF), k * (p + HALF) / (r - HALF)
+            out.append((k * p / r, low / (1 + CLOSE) <= known <= high * (1 + CLOSE)))
+    return out
+
+
+def _on_other_images(spec):
+    """Notes on the rows that are not on RCNn's test images, and on those of which nobody can tell."""
+    out, told = [], set()
+    for task, known in DATASETS[spec["dataset"]].positives_per_image.items():
+        found = {name: numbers for name in spec["rows"] if (numbers := implied(spec, name, task))}
+        told |= found.keys()
+        if off := [f"{name} {numbers[0][0]:.2f}" for name, numbers in found.items() if not all(close for _, close in numbers)]:
+            out.append(
+                f"{OTHER} Not comparable with RCNn and ours, {task.upper()}: precision and recall imply other test images, "
+                f"{', '.join(off)} positives each, RCNn {known}"
+            )
+    if out:
+        out.append(spec["other_images"])
+    if silent := [name for name in spec["rows"] if name not in told]:
+        out.append(f"{', '.join(silent)}: no precision and recall, so nobody can tell on which images")
+    return [f"{note}." for note in out]
 
 
 def _ours(name, results, row, scorer, columns, numbers):
@@ -134,12 +177,12 @@ def _cell(results, row, scorer, task, metric, number):
     return Cell(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None, number)
 
 
-def _table(key, title, results, columns, made):
+def _table(key, title, results, columns, made, more=()):
     comparable = all(result.comparable for result in results)
-    return Table(key, title, results[0].dataset, columns, made, _notes(results), comparable)
+    return Table(key, title, results[0].dataset, columns, made, _notes(results, more), comparable)
 
 
-def _notes(results):
+def _notes(results, more):
     """What a reader must know before comparing, of every seed."""
     out = []
     for result in results:
@@ -153,7 +196,7 @@ def _notes(results):
     out = list(dict.fromkeys(out))
     if len(results) > 1:
         out.append(f"Ours: mean ± standard deviation of {len(results)} seeds.")
-    return [*out, "In brackets: ours minus the paper's. Rows of other methods: the paper's numbers."]
+    return [*out, *more, "In brackets: ours minus the paper's. Rows of other methods: the paper's numbers."]
 
 
 def render(made: list[Table], form: str) -> str:
@@ -173,10 +216,14 @@ def _csv(made):
                 value, known = (cell.mean, cell.paper) if row.ours else (None, cell.mean)
                 off = None if None in (value, known) else round(value - known, 3) + 0.0
                 numbers = [v if v is None else round(v, 3) for v in (value, cell.deviation)]
-                mark = ("yes" if table.comparable else "no") if row.ours else None
+                mark = {True: "yes", False: "no", None: None}[table.comparable if row.ours else row.same_images]
                 source = "ours" if row.ours else "paper"
                 writer.writerow([table.key, table.dataset, row.name, row.task, column, source, *numbers, known, off, mark])
     return text.getvalue().rstrip("\n")
+
+
+def _name(row):
+    return f"{row.name} {OTHER}" if row.same_images is False else row.name
 
 
 def _words(cell, plus):
@@ -191,7 +238,7 @@ def _markdown(table):
     header = ["method", "task", *table.columns]
     lines = [header, ["---"] * len(header)]
     for row in table.rows:
-        line = [row.name, row.task.upper(), *(_words(cell, "±") for cell in row.cells)]
+        line = [_name(row), row.task.upper(), *(_words(cell, "±") for cell in row.cells)]
         mixed = row.ours and table.key != "table3"  # among other methods
         lines.append([f"**{c}**" if mixed and c != "-" else c for c in line])
     return "\n".join([f"### {table.title}", "", *(f"| {' | '.join(r)} |" for r in lines), "", *(f"- {n}" for n in table.notes)])
@@ -202,9 +249,14 @@ def _latex(table):
         text = text.replace("\\", "/")
         for mark in "&%#_{}$":
             text = text.replace(mark, f"\\{mark}")
-        return text.replace("±", r"$\pm$").replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
+        return (
+            text.replace("±", r"$\pm$")
+            .replace(OTHER, r"\dag{}")
+            .replace("~", r"\textasciitilde{}")
+            .replace("^", r"\textasciicircum{}")
+        )
 
-    names = [[escape(row.name), escape(row.task.upper())] for row in table.rows]
+    names = [[escape(_name(row)), escape(row.task.upper())] for row in table.rows]
     lines = [name + [_words(cell, r"$\pm$") for cell in row.cells] for name, row in zip(names, table.rows, strict=True)]
     head = " & ".join(escape(c) for c in ["method", "task", *table.columns]) + r" \\"
     body = [rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}", r"\toprule", head, r"\midrule"]
