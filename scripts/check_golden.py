@@ -147,7 +147,7 @@ def recompute_tagclip(inputs):
         picture = Image.fromarray(recipe.image(meta["seed"], i, height, width))
         image = image_tower.normalise(tagclip.resized(picture, tower.conv1.kernel_size[0]), clip.MEAN, clip.STD)
         grid = tagclip.grid_of(tower, image)
-        features, attention, votes = tagclip.look(tower, image)
+        seen = features, attention, votes = tagclip.look(tower, image)
         by_layer = [layer.attention for layer in tagclip.layers(tower, image)]
         among_patches = [a[1:, 1:] for a in by_layer]
         probabilities = (scale * features[1:] @ texts.T).softmax(-1)
@@ -170,7 +170,7 @@ def recompute_tagclip(inputs):
         sampled = {"probabilities": probabilities, "refined_once": refined_once, "refined": refined}
         stages |= {name: stage[::every] for name, stage in sampled.items()}
         yield from ((f"image{j}_{name}", stage) for name, stage in stages.items())
-        found = tagclip.score(tower, image, texts[:count], texts[count:], scale)
+        found = tagclip.score(tower, image, seen, texts[:count], texts[count:], scale)
         scores.append(found.full)
         before.append(found.masked)
         if j == 0:

@@ -49,7 +49,7 @@ def read_markdown(text):
     out = {}
     for block in text.split("### ")[1:]:
         title, *lines = block.splitlines()
-        header, rule, *body = [[c.strip().strip("*") for c in x.strip("|").split("|")] for x in lines if x.startswith("|")]
+        header, rule, *body = [[c.strip().replace("**", "") for c in x.strip("|").split("|")] for x in lines if x.startswith("|")]
         assert set(rule) == {"---"}
         assert {len(r) for r in body} == {len(header)} == {len(rule)}
         by_row = {(name, task): cells for name, task, *cells in body}

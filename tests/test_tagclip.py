@@ -30,6 +30,10 @@ def texts(count, seed=2):
     return F.normalize(torch.randn(count, 12, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
+def scores(model, picture, z, background, scale=100.0):
+    return tagclip.score(model, picture, tagclip.look(model, picture), z, background, scale)
+
+
 @pytest.mark.parametrize(("size", "expected"), [((32, 16), (16, 32)), ((33, 17), (32, 48)), ((1, 1), (16, 16))])
 def test_sides_are_rounded_up_to_whole_patches(size, expected):
     assert tagclip.resized(Image.new("RGB", size), 16).shape == (*expected, 3)
@@ -49,7 +53,7 @@ def test_an_image_of_the_authors_sizes_is_not_shrunk():
 
 def test_all_classes_in_one_product_are_the_authors_loop_over_classes():
     model, picture, t = tower(), image(), texts(9)
-    found = tagclip.score(model, picture, t[:6], t[6:], scale=20.0)
+    found = scores(model, picture, t[:6], t[6:], 20.0)
     features, attention, _ = tagclip.look(model, picture)
     p = (20.0 * features[1:] @ t.T).softmax(-1)
     once = attention @ p
@@ -62,7 +66,7 @@ def test_all_classes_in_one_product_are_the_authors_loop_over_classes():
 
 
 def test_without_background_the_softmax_runs_over_the_classes_alone():
-    found = tagclip.score(tower(), image(), texts(1), texts(0))
+    found = scores(tower(), image(), texts(1), texts(0))
     assert found.patch.tolist() == [1.0]
 
 
@@ -168,7 +172,7 @@ def test_the_class_token_of_a_cut_sees_no_patch_beside_the_mask():
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 5), (5, 1)])
 def test_an_image_one_patch_high_or_wide_scores_0_and_breaks_nothing(grid):
-    found = tagclip.score(tower(), image(*grid), texts(4), texts(0))
+    found = scores(tower(), image(*grid), texts(4), texts(0))
     assert found.full.tolist() == [0.0] * 4
     assert found.patch.min() > 0
 

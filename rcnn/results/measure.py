@@ -76,7 +76,7 @@ def measure(
 
 
 def measure_all(
-    tables: dict[tuple[str, str], ByImage],
+    tables: dict[str, dict[tuple[str, str], ByImage]],
     labels: torch.Tensor,
     used: dict[str, torch.Tensor],
     classes: ClassList,
@@ -84,7 +84,7 @@ def measure_all(
     bootstrap: int,
     seed: int,
 ) -> dict[str, dict[tuple[str, str], Measured]]:
-    """{task: {(row, scorer): Measured}} of all `tables`, {(row, scorer): (B, C) scores}; see `measure`.
+    """{task: {(row, scorer): Measured}} of all `tables`, {task: {(row, scorer): (B, C) scores}}; see `measure`.
 
     `used` is {task: (B,) bool}, `bootstrap` R, resamples of the images, the same for all rows; 0 for none.
     """
@@ -96,7 +96,7 @@ def measure_all(
             weights = torch.from_numpy(rng.multinomial(images, np.full(images, 1 / images), bootstrap)).double()
         out[task] = {
             row: measure(by_image, labels, first, used[task], top_k, weights)
-            for row, by_image in progress(tables.items(), f"metrics {task}", unit="row")
+            for row, by_image in progress(tables[task].items(), f"metrics {task}", unit="row")
         }
     return out
 

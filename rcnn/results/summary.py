@@ -1,5 +1,6 @@
 """From scores to a result: what is measured, and what a reader must know of it."""
 
+import itertools
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from rcnn.datasets.images import ImageSet
 from rcnn.learn.class_embeddings import coinciding_names
 from rcnn.results.measure import best_on_test, compare, curve, measure, measure_all, task_images
 from rcnn.results.result import Images, TaskImages
+from rcnn.score import tagclip_pass
 from rcnn.score.score_file import PARTS, ScoreFile
 from rcnn.text.classes import ClassList
 
@@ -24,14 +26,18 @@ def summarise(
     embeddings: dict[str, torch.Tensor],
     epochs: dict[int, torch.Tensor],
     file: ScoreFile,
+    tags: ScoreFile | None = None,
 ) -> dict[str, Any]:
-    """The fields of the result, from a finished ScoreFile."""
+    """The fields of the result, from a finished ScoreFile, and that of TagCLIP if it was asked for."""
     e = settings.evaluate
-    good, broken = _readable(settings, images, file)
+    good, broken = _readable(settings, images, [file, tags] if tags else [file])
     used = {task: task_images(images.labels, f, settings.dataset.keep_unlabelled) & good for task, f in classes.tasks.items()}
     if empty := [task for task, mask in used.items() if not mask.any()]:
         raise ValueError(f"{empty[0]}: none of its images can be read")
-    tables = {(row, scorer): file.total(row, scorer) for row in embeddings for scorer in rows.scorers(row, e)}
+    shared = {(row, scorer): file.total(row, scorer) for row in embeddings for scorer in rows.scorers(row, e)}
+    tables = {task: dict(shared) for task in classes.tasks}
+    for task, row in itertools.product(classes.tasks, rows.TAGCLIP if tags else ()):
+        tables[task][row, "plain"] = tags.total(tagclip_pass.plane(row, task), "plain")
     measured = measure_all(tables, images.labels, used, classes, e.top_k, e.bootstrap, settings.seed)
     out = {key: {} for key in ("rows", "class_ap", "decided_by_ties", "diagnostics")}
     for task, first in classes.tasks.items():
@@ -41,7 +47,7 @@ def summarise(
                 "class_ap": [round(100 * ap, 4) for ap in found.class_ap.tolist()],
                 "decided_by_ties": {str(k): n for k, n in found.decided_by_ties.items()},
             }
-            if e.diagnostics and rows.SCORERS[scorer].has_parts:
+            if e.diagnostics and row in embeddings and rows.SCORERS[scorer].has_parts:
                 values["diagnostics"] = {
                     part.removesuffix("_part"): measure(file[row, scorer, part], images.labels, first, used[task]).values["mAP"]
                     for part in PARTS
@@ -73,20 +79,24 @@ def summarise(
         "seed": settings.seed,
         "versions": provenance.versions(),
         "git_commit": provenance.git_commit(),
-        "labels": {row: {key: rows.label(row, key) for key in rows.scorers(row, e)} for row in embeddings},
+        "labels": {row: {key: rows.label(row, key) for key in scorers} for row, scorers in out["rows"].items()},
         "clip_fingerprint": metadata["identity"]["clip"],
         "config": config.to_dict(settings),
     }
 
 
-def _readable(settings, images, file):
-    """((B,) bool whether an image could be read, {image: why not}); ValueError where that is not allowed."""
-    done, broken = file.done()
-    if len(done) < len(file.batches):
-        raise ValueError(f"{len(done)} of {len(file.batches)} batches of images are scored; run the same command again")
+def _readable(settings, images, files):
+    """((B,) bool whether an image could be read, {image: why not}), by all files; ValueError where that is not allowed."""
+    broken = {}
+    for file in files:
+        done, unread = file.done()
+        if len(done) < len(file.batches):
+            raise ValueError(f"{len(done)} of {len(file.batches)} batches of images are scored; run the same command again")
+        broken |= unread
     if broken and (not settings.dataset.allow_missing or len(broken) == len(images.paths)):
         listed = "\n  ".join(f"{images.paths[i]}: {why}" for i, why in sorted(broken.items())[:10])
-        file.forget({i // file.batch_size for i in broken})  # the others need not be scored again
+        for file in files:
+            file.forget({i // file.batch_size for i in broken})  # the others need not be scored again
         raise ValueError(
             f"{len(broken)} of {len(images.paths)} images cannot be read:\n  {listed}\n"
             "dataset.allow_missing=true goes on without them, and every table will say so"

@@ -98,6 +98,9 @@ def tables(groups: dict[str, list[Result]]) -> list[Table]:
             scorer = list(results[0].rows[row])[-1]
             numbers = spec["rows"]["RCNn"] if (row, scorer) == METHOD else {}
             mine = _ours(f"this run: {results[0].label(row, scorer)}", results, row, scorer, spec["columns"], numbers)
+            if all("tagclip" in result.rows for result in results):
+                name = f"this run: {results[0].label('tagclip')}"
+                mine += _ours(name, results, "tagclip", "plain", spec["columns"], spec["rows"]["TagCLIP*"])
             out.append(_table(key, spec["title"], results, spec["columns"], quoted + mine))
     spec = known["table3"]
     for kind, results in groups.items():

@@ -1,8 +1,8 @@
 """TagCLIP: classes of an image from its patches, without training (Lin et al., AAAI 2024), as its authors' code has it.
 
 An image is seen once, at its own size. In the last block every token sees itself alone, so that patches keep what they show;
-the probabilities of classes at every patch are smoothed by the attention of the blocks before (`look`, `refine`), restricted
-to where a class stands out (`boxes`), and refined again. The classes that are then likely are looked at once more, each cut
+the probabilities of classes at every patch are smoothed by the attention of the blocks before (`look`), restricted
+to where a class stands out (`boxes`), and smoothed again. The classes that are then likely are looked at once more, each cut
 out of the image (`reidentify`).
 
 Constants are the authors', who wrote them for the 12 blocks of ViT-B/16; with L blocks, attention is that of the blocks L - 4
@@ -29,7 +29,6 @@ TEMPLATES = (  # added to OpenAI's 80
     "there is a {} in the scene.", "there is the {} in the scene.", "this is a {} in the scene.",
     "this is the {} in the scene.", "this is one {} in the scene.",
 )  # fmt: skip
-SCALE = 100.0  # exp(logit_scale) of OpenAI's weights
 MOST_PATCHES = 3072  # 1,024 × 768 pixels by 16; attention is quadratic in them: five such matrices are 190 MB
 CUTS_AT_A_TIME = 16
 
@@ -41,6 +40,14 @@ class TagScores(NamedTuple):
     refined: torch.Tensor  # after one refinement by attention
     masked: torch.Tensor  # after the second, where the class stands out
     full: torch.Tensor  # with re-identification: TagCLIP
+
+
+class Seen(NamedTuple):
+    """What one pass over an image gives, whatever the classes."""
+
+    features: torch.Tensor  # (1 + N, D) unit vectors of class token and patches
+    attention: torch.Tensor  # (N, N) among patches, 0 where it is above the mean of too few layers
+    votes: torch.Tensor  # (N, N) how many these are
 
 
 class Box(NamedTuple):
@@ -69,23 +76,26 @@ def resized(image: Image.Image, patch: int, most: int = MOST_PATCHES) -> torch.T
 
 
 def score(
-    tower: ImageEncoder, image: torch.Tensor, class_embeddings: torch.Tensor, background: torch.Tensor, scale: float = SCALE
+    tower: ImageEncoder,
+    image: torch.Tensor,
+    seen: Seen,
+    class_embeddings: torch.Tensor,
+    background: torch.Tensor,
+    scale: float,
 ) -> TagScores:
     """Scores of one image.
 
     Args:
-        tower: in float32; lower precision moves what is compared with thresholds.
         image: (3, H, W) normalised, of whole patches.
+        seen: what `look` gives for it.
         class_embeddings: (C, D) unit vectors.
         background: (K, D) of names that compete with the classes at every patch and are not scored; K may be 0.
-        scale: of cosines before the softmax over classes.
+        scale: of cosines before the softmax over classes, that of CLIP's weights.
     """
     texts, count = torch.cat([class_embeddings, background]), len(class_embeddings)
-    grid = grid_of(tower, image)
-    features, attention, _ = look(tower, image)
-    probabilities = (scale * features[1:] @ texts.T).softmax(-1)  # (N, C + K)
-    refined_once = attention @ probabilities
-    refined = attention @ (probabilities * boxes(unit(refined_once), grid))
+    probabilities = (scale * seen.features[1:] @ texts.T).softmax(-1)  # (N, C + K)
+    refined_once = seen.attention @ probabilities
+    refined = seen.attention @ (probabilities * boxes(unit(refined_once), grid_of(tower, image)))
     full = reidentify(tower, image, refined, texts, count, scale)
     return TagScores(*(step[:, :count].amax(0) for step in (probabilities, refined_once, refined)), full)
 
@@ -96,11 +106,8 @@ def grid_of(tower: ImageEncoder, image: torch.Tensor) -> tuple[int, int]:
     return image.shape[-2] // side, image.shape[-1] // side
 
 
-def look(tower: ImageEncoder, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Features (1 + N, D) of class token and patches; attention (N, N) among patches that refines; votes for its entries.
-
-    An entry that is above the mean of too few layers is 0 ("dual-masking" begins here).
-    """
+def look(tower: ImageEncoder, image: torch.Tensor) -> Seen:
+    """One pass over an image, (3, H, W); the tower in float32, since lower precision moves what is compared with means."""
     count = len(tower.transformer["resblocks"])
     if count < 2:
         raise ValueError("TagCLIP: expected an image tower of two blocks or more")
@@ -111,7 +118,7 @@ def look(tower: ImageEncoder, image: torch.Tensor) -> tuple[torch.Tensor, torch.
         votes = votes + (among_patches > among_patches.mean())
         if number in chosen:
             total = total + among_patches
-    return tower.to_shared_space(layer.tokens), total / len(chosen) * (3 * votes >= count), votes
+    return Seen(tower.to_shared_space(layer.tokens), total / len(chosen) * (3 * votes >= count), votes)
 
 
 class Layer(NamedTuple):
@@ -170,7 +177,7 @@ def box_union(on: np.ndarray) -> np.ndarray:
 
 
 def reidentify(
-    tower: ImageEncoder, image: torch.Tensor, refined: torch.Tensor, texts: torch.Tensor, count: int, scale: float = SCALE
+    tower: ImageEncoder, image: torch.Tensor, refined: torch.Tensor, texts: torch.Tensor, count: int, scale: float
 ) -> torch.Tensor:
     """Scores of the first `count` classes, each of the likely ones averaged with its probability in its part of the image.
 
