@@ -49,7 +49,9 @@ def read_markdown(text):
     out = {}
     for block in text.split("### ")[1:]:
         title, *lines = block.splitlines()
-        header, rule, *body = [[c.strip().replace("**", "") for c in x.strip("|").split("|")] for x in lines if x.startswith("|")]
+        header, rule, *body = [
+            [c.strip().replace("**", "") for c in x.strip("|").split("|")] for x in lines if x.startswith("|")
+        ]
         assert set(rule) == {"---"}
         assert {len(r) for r in body} == {len(header)} == {len(rule)}
         by_row = {(name, task): cells for name, task, *cells in body}
@@ -333,6 +335,7 @@ def test_seeds_of_two_data_sets_are_averaged_each_for_itself():
 def another(key, value):
     """A valid value of an option, other than this one."""
     others = {"train.method": "closed_form", "evaluate.precision": "bf16", "device": "cuda", "dataset.expected_images": {}}
+    others["evaluate.tagclip_background"] = ["sky"]
     if key in others:
         return others[key]
     if isinstance(value, bool):

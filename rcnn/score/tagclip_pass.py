@@ -27,7 +27,7 @@ class Texts(NamedTuple):
     background: torch.Tensor  # (K, D)
 
 
-def encode(model: Clip, classes: ClassList, background: tuple[str, ...], cache: str) -> Texts:
+def encode(model: Clip, classes: ClassList, background: tuple[str, ...], cache: str | None) -> Texts:
     """The mean of 85 templates for every class, and for every name of the background that is not a class."""
     listed = {name.lower() for name in classes.names}
     others = tuple(name for name in background if name.lower() not in listed)
