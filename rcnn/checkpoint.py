@@ -97,11 +97,16 @@ def read(path: str | Path, schema: type[BaseModel] | None = None) -> tuple[dict[
         del metadata["order"]
         if schema:
             schema.model_validate(metadata)
-        if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        if broken := [name for name, tensor in tensors.items() if not is_finite(tensor)]:
             raise ValueError(f"{broken[0]} has numbers that are not finite")
-    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise _not_ours(path, explain(error)) from None
     return tensors, metadata
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all numbers of a tensor are finite, found without a copy of it."""
+    return not tensor.numel() or all(extreme.isfinite() for extreme in tensor.aminmax())  # both are NaN if any number is
 
 
 def require(path: str | Path, tensors: dict[str, torch.Tensor], **shapes: tuple[int, ...]) -> None:

@@ -65,6 +65,6 @@ def _wants_memory(error: Exception) -> str | None:
     text = str(error)
     if "out of memory" in text:  # torch.OutOfMemoryError, of CUDA
         return f"the GPU has too little memory; lower evaluate.batch_size ({cut(text)})"
-    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in text:  # torch's RuntimeError, worded by the platform
         return f"too little memory; lower evaluate.batch_size or evaluate.workers ({cut(text) or 'out of memory'})"
     return None

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -68,15 +69,17 @@ def read_json(path: str | Path, most: int = MOST_JSON) -> Any:
         return json.loads(text, object_pairs_hook=_without_duplicates)
     except RecursionError:
         raise ValueError(f"{path} is not JSON that can be read: it is nested too deeply") from None
-    except ValueError as error:  # of the syntax, or of a number of more than 4,300 digits
+    except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON, perhaps only half written: {error}") from None
+    except ValueError as error:  # a key that is there twice, or a number of more than 4,300 digits
+        raise ValueError(f"{path} cannot be read: {error}") from None
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):  # the first value would be lost
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"{short(next(key for key in keys if keys.count(key) > 1))} is there twice")
+        ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{short(key)} is there twice")
     return found
 
 
@@ -127,6 +130,8 @@ def sweep(*folders: str | Path) -> None:
 
 
 def _lives(process: int) -> bool:
+    if os.name == "nt":  # there, os.kill would send Ctrl-C or end the process, and a file that is open cannot be removed
+        return False
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

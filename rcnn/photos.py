@@ -17,6 +17,7 @@ OTHERS = {
     **dict.fromkeys([".jxl", ".jp2", ".psd"], "this format is not read; convert it to JPEG first"),
     **dict.fromkeys(RAW, "a camera's raw format, which is not read; convert it to JPEG first"),
 }
+KNOWN = SUFFIXES | OTHERS.keys()
 
 
 def find_images(places: Sequence[str | Path]) -> tuple[list[Path], dict[Path, str], int]:
@@ -62,7 +63,7 @@ def _search(place: Path, named: Container[str]) -> tuple[list[Path], dict[Path, 
                     elif entry.is_symlink() and path.is_dir():
                         if os.path.abspath(path) not in named:
                             unsearched[path] = "a linked folder, which is not searched; name it as an argument"
-                    elif path.suffix.lower() in SUFFIXES | set(OTHERS):
+                    elif path.suffix.lower() in KNOWN:
                         files.append(path)
         except OSError as error:
             unsearched[folder] = f"the folder cannot be searched: {error.strerror}"

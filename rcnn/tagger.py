@@ -17,7 +17,7 @@ import torch
 from rcnn import checkpoint, config, runtime
 from rcnn.clip import Clip
 from rcnn.learn import class_embeddings, closed_form, losses
-from rcnn.printing import lossless
+from rcnn.printing import lossless, short
 from rcnn.score import mssa
 from rcnn.score.reading import MAX_PIXELS, AnyImage
 from rcnn.score.views import batches
@@ -63,7 +63,7 @@ class Tagger:
             FileNotFoundError, ValueError: no weights, no names, or one that is listed twice.
         """
         if isinstance(class_names, str):
-            raise ValueError(f"class_names: expected a list of names, got the text {class_names!r}")
+            raise ValueError(f"class_names: expected a list of names, got the text {short(class_names)}")
         parts = [parse_name(name) for name in class_names]
         classes = ClassList(tuple(name for name, _ in parts), 0, tuple(note for _, note in parts))
         chosen = {"model": model, "pretrained": pretrained, "weights": str(weights) if weights else None}

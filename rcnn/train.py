@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         raise FileNotFoundError(f"--resume: there is no run in {args.resume} to continue")
     settings = for_names(args.classes, args.overrides) if args.classes else config.load(args.config, args.overrides)
     if args.resume:
-        settings = settings.model_copy(update={"output": os.path.abspath(args.resume)})
+        settings = config.override(config.to_dict(settings), [], values={"output": args.resume})
     classes = ClassList.read(settings.classes.seen, settings.classes.unseen)
     measured = settings.dataset.annotations and not args.no_evaluate
     if measured:  # before the long work: what is missing should show now

@@ -209,8 +209,9 @@ def test_an_address_that_is_none_is_shown_without_its_credentials(run, base_url)
     assert not any(secret in printed for secret in ("me:", "my-pass", "query"))
 
 
-def test_a_proxy_of_the_environment_is_used(run, server, monkeypatch):
-    monkeypatch.setenv("http_proxy", server[0].removesuffix("/v1"))
+@pytest.mark.parametrize("name", ["http_proxy", "all_proxy"])
+def test_a_proxy_of_the_environment_is_used(run, server, monkeypatch, name):
+    monkeypatch.setenv(name, server[0].removesuffix("/v1"))
     monkeypatch.delenv("no_proxy", raising=False)
     assert run("base_url=http://service.invalid/v1")[0] == 0
     assert len(server[1].seen) == QUESTIONS

@@ -1,5 +1,7 @@
 """What learning leaves behind is read back as it was written, or refused: damaged, swapped, foreign or not finite."""
 
+import contextlib
+import json
 import shutil
 
 import pytest
@@ -89,6 +91,27 @@ def test_metadata_of_wrong_types_or_about_other_class_embeddings_are_refused(tmp
 def test_class_embeddings_of_another_width_or_not_finite_are_refused(tmp_path, z):
     with pytest.raises(ValueError, match=r"got .*baseline|baseline has numbers that are not finite"):
         checkpoint.read_run(write_run(tmp_path, {"cnr_pbl": torch.eye(2, 3), "baseline": z}))
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn])
+def test_numbers_of_other_types_than_are_written_are_refused(tmp_path, dtype):
+    path = tmp_path / "x.safetensors"
+    tensors = {"z": torch.ones(2, 3).to(dtype)}
+    metadata = {"order": ["z"]}
+    with contextlib.suppress(TypeError):  # of those that have no checksum
+        metadata["sha256"] = checkpoint._checksum(tensors, metadata)
+    save_file(tensors, path, {"metadata": json.dumps(metadata)})
+    with pytest.raises(ValueError, match="is damaged, or no such file"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_one_number_that_is_not_finite_is_found(value):
+    tensor = torch.arange(6.0).view(2, 3)
+    assert checkpoint.is_finite(tensor)
+    assert checkpoint.is_finite(tensor[:0])
+    tensor[1, 1] = value
+    assert not checkpoint.is_finite(tensor)
 
 
 def learn(run, model, weight=0.2):

@@ -109,6 +109,11 @@ def test_a_line_without_a_name_is_refused_with_its_list_and_number(write, line):
         ClassList.read(write("seen.txt", f"# animals\ndog\n{line}\n"))
 
 
+def test_a_list_of_all_of_imagenets_classes_with_their_meanings_is_read(write):
+    lines = "".join(f"class {i} [{'a meaning in many words ' * 3}]\n" for i in range(21_841))
+    assert len(ClassList.read(write("seen.txt", lines))) == 21_841
+
+
 @pytest.mark.parametrize(
     "line", ["a" + "[" * 60_000, "a" + "[" * 60_000 + "]", "[" * 60_000 + "]", " " * 60_000 + "a[" * 30_000]
 )

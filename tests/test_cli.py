@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from running import rcnn
 
 from rcnn import __main__ as front
@@ -90,6 +91,15 @@ def test_ctrl_c_during_imports_is_one_line_and_130(command, tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate()
     assert (process.returncode, stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("allocate", [bytearray, lambda size: torch.empty(size, dtype=torch.uint8)])
+def test_too_little_memory_is_one_line(capsys, allocate):
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda: allocate(1 << 60))
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: too little memory; lower evaluate.batch_size or evaluate.workers (")
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.default_int_handler])

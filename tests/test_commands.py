@@ -298,6 +298,25 @@ def test_names_and_their_descriptions_become_a_tagger_without_any_configuration(
     assert "dog" in rcnn("predict", picture, "--run", "outputs/names")[0]
 
 
+def test_emoji_in_the_paths_of_weights_and_runs_survive_learning_resuming_and_tagging(monkeypatch, folder, trained):
+    home = folder / "home 😀"
+    home.mkdir()
+    (home / "names.txt").write_text("dog\nbutterfly\n")
+    shutil.copy(ROOT / "data" / "mini" / "corpus.json", home / "names.corpus.json")
+    shutil.copy(ROOT / "data" / "mini" / "clip.safetensors", home / "😀.safetensors")
+    monkeypatch.chdir(home)
+    weights = ["clip.model=null", "clip.pretrained=null", "clip.weights=😀.safetensors"]
+    command = ["train", "--classes", "names.txt", *weights, "train.epochs=1", "train.batch_size=128", "device=cpu"]
+    rcnn(*command, "output=r😀")
+    assert "next: python -m rcnn.predict PHOTOS --run" in rcnn(*command, "--resume", "r😀")[0]
+    picture = next((folder / "benchmark" / "images").iterdir())
+    assert "dog" in rcnn("predict", picture, "--run", "r😀")[0]
+    (home / "r\udce9" / "cnr_pbl").mkdir(parents=True)
+    (home / "r\udce9" / "cnr_pbl" / "state.safetensors").touch()
+    _, stderr = rcnn(*command, "--resume", "r\udce9", code=2)
+    assert stderr.startswith("error: output: expected text without control characters that UTF-8 can write, not '\\udce9'")
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -419,6 +420,27 @@ def test_an_evaluation_that_was_killed_goes_on_where_it_was_to_the_identical_res
         python("-m", "rcnn.evaluate", run)
     assert numbers(run) == uninterrupted
     assert not (run / "scores").exists()
+
+
+def test_a_disk_that_fills_meanwhile_is_one_line_and_the_same_command_goes_on(monkeypatch, run, uninterrupted):
+    write, written = os.write, []
+
+    def full(file, data):
+        if len(data) == 4 * 84 * BATCH:  # scores of a batch
+            written.append(len(data))
+        if len(written) == 40:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        _, stderr = rcnn("evaluate", run, "evaluate.save_every=0", code=2)
+    (line,) = (line for line in stderr.splitlines() if line.startswith("error: "))
+    assert line.startswith(f"error: [Errno 28] No space left on device; the same command goes on: '{run}/scores/")
+    assert "Traceback" not in stderr
+    assert list((run / "scores").glob("*/done.*.json"))
+    rcnn("evaluate", run)
+    assert numbers(run) == uninterrupted
 
 
 def test_scores_that_were_damaged_after_a_kill_are_made_again(run, uninterrupted):

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from hostile import at_once
 
 from rcnn.files import open_regular, read_bytes, read_json, read_text, replace_file, sealed, sweep, unseal, write_json
 
@@ -133,12 +134,19 @@ def test_a_file_that_is_too_large_or_no_utf_8_or_no_json_is_refused_by_its_name(
         (read_text, b"caf\xe9", "is not UTF-8 text: unexpected end of data at byte 3"),
         (read_json, b"{", "is not JSON"),
         (read_json, b"[" * 100_000, "nested too deeply"),
-        (read_json, b"9" * 5000, "is not JSON"),
-        (read_json, b'{"a": 1, "b": {"c": 1, "c": 2}}', "is not JSON, .*'c' is there twice"),
+        (read_json, b"9" * 5000, "cannot be read: Exceeds the limit"),
+        (read_json, b'{"a": 1, "b": {"c": 1, "c": 2}}', "cannot be read: 'c' is there twice"),
     ):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=f"^{path} .*{message}"):
             read(path)
+
+
+def test_a_key_that_is_there_twice_is_found_in_linear_time(tmp_path):
+    path = tmp_path / "many.json"
+    path.write_text("{" + "".join(f'"{i}": 0, ' for i in range(100_000)) + '"99999": 1}')
+    with at_once(), pytest.raises(ValueError, match="'99999' is there twice"):
+        read_json(path)
 
 
 def test_a_sealed_value_that_was_changed_is_refused(tmp_path):

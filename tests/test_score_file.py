@@ -125,6 +125,12 @@ def test_forgotten_batches_are_scored_again_and_the_others_are_not(tmp_path):
     assert file.done() == ({0: {checksum}}, {})
 
 
+def test_a_file_that_was_opened_twice_is_closed_when_it_is_deleted(tmp_path):
+    file = small_file(tmp_path).open().open()
+    file.delete()
+    assert not [name for name in os.listdir("/proc/self/fd") if "scores.f32" in os.path.realpath(f"/proc/self/fd/{name}")]
+
+
 def test_scores_of_other_settings_are_removed_when_old_and_of_no_living_process(tmp_path, capsys):
     def other(name, age):
         file = small_file(tmp_path, rows=(name,)).open()

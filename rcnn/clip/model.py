@@ -22,6 +22,7 @@ MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 # settings of open_clip models that the towers here implement; a model with any other one is refused
 VISION_SETTINGS = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
 MODEL_SETTINGS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
+IMAGE_SIZES, TEXT_SIZES = ("image_size", "width", "layers", "patch"), ("width", "layers", "embed_dim")
 TEXT_SETTINGS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
 
 
@@ -103,8 +104,7 @@ def load(
         )
     try:
         image_sizes, text_sizes = sizes(state)
-        found = *(image_sizes[key] for key in ("image_size", "width", "layers", "patch")), text_sizes["width"]
-        found += text_sizes["layers"], text_sizes["embed_dim"]
+        found = *(image_sizes[key] for key in IMAGE_SIZES), *(text_sizes[key] for key in TEXT_SIZES)
         if expected not in (None, found):
             raise ValueError(
                 f"the weights are not a {model}: expected image size, vision width, layers, patch, text width, layers, "
@@ -134,7 +134,7 @@ def _named_model(model: str) -> tuple[dict[str, Any], tuple[int, ...]]:
         "vision_heads": vision["width"] // vision.get("head_width", HEAD_WIDTH),
         "text_heads": text["heads"],
     }
-    image_sizes = [vision[key] for key in ("image_size", "width", "layers", "patch_size")]
+    image_sizes = [vision[key] for key in ("image_size", "width", "layers", "patch_size")]  # as in IMAGE_SIZES and TEXT_SIZES
     return named, (*image_sizes, text["width"], text["layers"], config["embed_dim"])
 
 

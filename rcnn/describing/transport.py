@@ -70,10 +70,12 @@ def _body(response: httpx2.Response, most: int) -> bytes:
 
 
 def _proxy(url: httpx2.URL) -> httpx2.Proxy | None:
-    place = urllib.request.getproxies().get(url.scheme)
+    proxies = urllib.request.getproxies()
+    kind = url.scheme if proxies.get(url.scheme) else "all"
+    place = proxies.get(kind)
     if not place or urllib.request.proxy_bypass(url.netloc.decode()):
         return None
     place = place if "://" in place else f"http://{place}"
     if not is_address(place):
-        raise ValueError(f"{url.scheme}_proxy in the environment: expected an address such as http://localhost:3128")
+        raise ValueError(f"{kind}_proxy in the environment: expected an address such as http://localhost:3128")
     return httpx2.Proxy(place)

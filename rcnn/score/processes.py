@@ -13,15 +13,15 @@ from torch import distributed
 def group(on_cuda: bool) -> Iterator[tuple[int, int, Callable[[], None]]]:
     """Yield (rank, world, barrier): (0, 1, a function that does nothing) unless torchrun started this process.
 
-    With `on_cuda` each process takes the GPU of its local number. All processes write one memory-mapped file, so they must be
-    on one machine; several would overwrite each other's pages.
+    With `on_cuda` each process takes the GPU of its local number. All processes write one file, and the first one reads it
+    through a memory map, so they must be on one machine.
     """
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         yield 0, 1, lambda: None
         return
     if int(os.environ.get("LOCAL_WORLD_SIZE", world)) != world:
-        raise ValueError("the processes must be on one machine, since they write one memory-mapped file")
+        raise ValueError("the processes must be on one machine, since they write one file")
     if on_cuda and int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
         raise ValueError(f"{world} processes want a GPU each; torch finds {torch.cuda.device_count()}")
     if on_cuda:

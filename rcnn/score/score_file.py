@@ -91,7 +91,9 @@ class ScoreFile:
         return 4 * int(np.prod(self.shape, dtype=np.int64))
 
     def open(self) -> "ScoreFile":
-        """Open the file, or make it; OSError or ValueError if the disk has no room for it."""
+        """Open the file, or make it, unless it is open; OSError or ValueError if the disk has no room for it."""
+        if self.table is not None:
+            return self
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned()
         path = self.folder / "scores.f32"
@@ -133,8 +135,11 @@ class ScoreFile:
         for plane, block in enumerate(scores):
             os.lseek(self._file, 4 * (plane * images + first) * classes, os.SEEK_SET)
             rest = memoryview(np.ascontiguousarray(block)).cast("B")
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
+            try:
+                while rest:
+                    rest = rest[os.write(self._file, rest) :]
+            except OSError as error:  # which says neither where, nor how to go on
+                raise OSError(error.errno, f"{error.strerror}; the same command goes on", str(self.folder)) from None
         return zlib.crc32(np.ascontiguousarray(scores))
 
     def holds(self, batch: int, checksums: set[int]) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rcnn.files import read_text
 from rcnn.printing import cut, printable, short
 
+MOST = 1 << 22  # bytes of a list; ImageNet's 21,841 classes with their meanings have half of it
 LONGEST_NAME, LONGEST_NOTE = 200, 1000  # characters; a line of many more is no class but a file of another kind
 
 
@@ -67,7 +68,7 @@ def _read_names(path):
     if not path.exists():
         raise FileNotFoundError(f"there is no class list {path}; expected a text file with one class name a line")
     # not splitlines, which also splits at control characters, where they are part of a name
-    for number, line in enumerate(re.split(r"\r\n?|\n", read_text(path)), 1):
+    for number, line in enumerate(re.split(r"\r\n?|\n", read_text(path, MOST)), 1):
         if line.strip() and not line.strip().startswith("#"):
             try:
                 found.append(parse_name(line))

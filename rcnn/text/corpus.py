@@ -82,8 +82,8 @@ def load(path: str | Path | None, classes: ClassList) -> Corpus:
         named[_folded(entry.node_name)].append(entry)
     by_class = []
     for i, name in enumerate(classes.names):
-        found = named[_folded(name)]
-        if (own := entries.get(str(i))) and any(entry is own for entry in found):
+        own, found = entries.get(str(i)), named[_folded(name)]
+        if own and _folded(own.node_name) == _folded(name):
             found = [own]
         if len(found) > 1:
             raise ValueError(
@@ -158,7 +158,7 @@ def encode(model: clip.Clip, corpus: Corpus, cache: str | Path | None = None) ->
     if features is None:
         tokens = clip.tokenize(list(distinct), len(model.text.positional_embedding))
         features = model.text.encode(tokens, progress=lambda groups: progress(groups, "encode sentences"))
-        if not features.isfinite().all():
+        if not checkpoint.is_finite(features):
             raise ValueError(
                 f"clip: the text tower of {model.model} gives features that are not finite; its weights are damaged"
             )
