@@ -137,6 +137,11 @@ def check(settings: Config, images: ImageSet, classes: ClassList) -> None:
     for task, first in classes.tasks.items():
         if not (images.labels[:, first:] == 1).any():
             raise ValueError(f"{task}: no image shows any of the {len(classes) - first} classes that it scores")
+    if settings.evaluate.tagclip_background:
+        try:
+            ClassList(settings.evaluate.tagclip_background, 0)
+        except ValueError as error:
+            raise ValueError(f"evaluate.tagclip_background: {error}") from None
     for row, path in settings.rows.items():
         if row in rows.ROWS | rows.TAGCLIP or "/" in row:
             raise ValueError(f"rows.{row}: expected a name of your own, without '/'; the comparison has a row {row}")

@@ -1,6 +1,8 @@
 """TagCLIP as rows of an evaluation: its pass over the images can be killed and shared, and its scores differ by task."""
 
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +17,7 @@ import torch
 from PIL import Image
 from running import rcnn
 
-from rcnn import rows
+from rcnn import clip, rows
 from rcnn.clip.image_tower import normalise
 from rcnn.config import EvaluateConfig
 from rcnn.results.result import Result
@@ -188,6 +190,22 @@ def test_a_row_of_ones_own_cannot_be_called_like_one_of_tagclip(run, tmp_path):
     (tmp_path / "mine.json").write_text("{}")
     _, stderr = rcnn("evaluate", run, f"rows.tagclip={tmp_path}/mine.json", code=2)
     assert "rows.tagclip: expected a name of your own" in stderr
+
+
+@pytest.mark.parametrize(("names", "said"), [('["sky", "Sky"]', "listed twice: sky"), ('[" "]', "expected a class name")])
+def test_a_background_of_no_names_is_refused_before_anything_is_scored(run, names, said):
+    stdout, stderr = rcnn("evaluate", run, TAGCLIP, f"evaluate.tagclip_background={names}", code=2)
+    assert re.fullmatch(f"error: evaluate.tagclip_background: .*{said}.*\n", stderr)
+    assert stdout == ""
+
+
+def test_the_scale_is_that_of_the_weights_or_100_and_one_that_is_none_is_refused(state, write_weights):
+    for logit, scale in (({}, 100.0), ({"logit_scale": torch.tensor(2.0)}, math.exp(2))):
+        tensors = {name: tensor for name, tensor in state.items() if name != "logit_scale"} | logit
+        assert clip.load(None, None, write_weights(tensors)).scale == pytest.approx(scale)
+    for bad in (torch.tensor(torch.nan), torch.tensor(1e9), torch.ones(3)):
+        with pytest.raises(ValueError, match="logit_scale: expected one number from -20 to 20"):
+            clip.load(None, None, write_weights(state | {"logit_scale": bad}))
 
 
 def test_the_names_of_the_check_with_openai_s_weights_are_80_and_absent_photographs_are_listed(tmp_path):
