@@ -5,9 +5,9 @@ the probabilities of classes at every patch are smoothed by the attention of the
 to where a class stands out (`boxes`), and smoothed again. The classes that are then likely are looked at once more, each cut
 out of the image (`reidentify`).
 
-Constants are the authors', who wrote them for the 12 blocks of ViT-B/16; with L blocks, attention is that of the blocks L - 4
-to L - 2, and an entry counts if it is above the mean in a third of all L. An image one patch high or wide scores 0: their code
-leaves out the last row and column.
+Constants are the authors', who wrote them for the 12 blocks of ViT-B/16; with L blocks, attention is that of the three before
+the last (numbers L - 4 to L - 2 from 0), and an entry counts if it is above the mean in a third of all L. An image one patch
+high or wide scores 0 after the second refinement: their code leaves out the last row and column.
 """
 
 import math
