@@ -160,6 +160,10 @@ class EvaluateConfig(Section):
     standardised: bool = option(
         True, "also measure standardised scores, a control that uses statistics of the test images", "metrics"
     )
+    tagclip: bool = option(False, "also measure TagCLIP, by a pass of its own over the images at their own size", "metrics")
+    tagclip_background: tuple[str, ...] | None = option(
+        None, "names that compete with the classes in TagCLIP; null: the data set's", "metrics", max_length=1000
+    )
     bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none", "intervals", ge=0, le=10_000)
     workers: int = option(2, "processes that decode images, on Linux", "nothing", ge=0, le=1024)
     save_every: float = option(120.0, "seconds between notes, from which a killed evaluation goes on", "nothing", ge=0, le=1e6)

@@ -9,13 +9,14 @@ import torch
 
 from rcnn import checkpoint, config, progress, provenance, rows, runtime
 from rcnn.config import Config, EvaluateConfig
+from rcnn.datasets import DATASETS
 from rcnn.datasets.images import ImageSet
 from rcnn.files import digest, sweep
 from rcnn.learn import elsewhere
 from rcnn.results import table
 from rcnn.results.result import Result
 from rcnn.results.summary import summarise
-from rcnn.score import one_pass, processes, views
+from rcnn.score import one_pass, processes, tagclip_pass, views
 from rcnn.score.score_file import ScoredSet, ScoreFile
 from rcnn.text.classes import ClassList
 
@@ -41,27 +42,27 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         if changed and rank == 0:
             print(f"WARNING: the code has changed since this run was learned: {', '.join(changed)}")
         load_clip = cache(partial(runtime.load_clip, settings, metadata, settings.evaluate.precision))
-        if rank:
-            barrier()  # sentences from elsewhere are encoded once, by the first process
         shape = learned[metadata["method"]].shape
         ours = classes, shape[1], metadata["identity"]["clip"]
-        others = {row: elsewhere.read(file, *ours, load_clip, settings.cache) for row, file in settings.rows.items()}
-        if rank == 0:
-            barrier()
+        with _first_before_others(rank, barrier):  # sentences from elsewhere are encoded once
+            others = {row: elsewhere.read(file, *ours, load_clip, settings.cache) for row, file in settings.rows.items()}
         losses = metadata["learning"].get("learned", {}).get(metadata["method"], {}).get("losses", [])
         epochs = checkpoint.read_epochs(output, metadata["method"], shape, losses) if settings.evaluate.epochs else {}
         embeddings = learned | others
         sets = scored_sets(settings.evaluate, embeddings, epochs)
-        scored = {
-            "sets": {name: digest(s.class_embeddings.numpy().tobytes()) for name, s in sets.items()},
+        identity = {
             "images": digest([_stamp(path) for path in images.paths]),
             "clip": metadata["identity"]["clip"],
             "device": on,
             **config.shaping(settings, "scores", "digits"),
         }
+        background = settings.evaluate.tagclip_background
+        if background is None:
+            background = DATASETS[settings.dataset.kind].background
+        scored = {"sets": _digests(sets), **identity}
         made_from = digest([
             scored, digest(images.labels.contiguous().numpy().tobytes()), images.left_out, list(map(str, images.missing)),
-            settings.seed, config.shaping(settings, "metrics", "intervals"),
+            settings.seed, settings.evaluate.tagclip and background, config.shaping(settings, "metrics", "intervals"),
         ])  # fmt: skip
         path, sources = output / "result.json", provenance.sources(provenance.MEASURING)
         # scores of other code are not continued
@@ -80,26 +81,62 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         model = load_clip()
         if settings.evaluate.compile:
             model.image.compile()
-        if rank == 0:
-            print(f"{len(sets)} sets of class embeddings in one pass; scores: {file.bytes / 1e9:.2f} GB in {file.folder}")
-            file.open()
+        share = settings.evaluate, rank, world
+        what = f"{len(sets)} sets of class embeddings in one pass"
+        clock = _pass(file, what, rank, barrier, lambda opened: one_pass.fill(opened, model, images.paths, sets, *share))
+        go_on, tags = settings.dataset.allow_missing or not file.done()[1], None  # else unreadable images end it below
         barrier()
-        clock = one_pass.fill(file.open(), model, images.paths, sets, settings.evaluate, rank, world)
-        barrier()
+        if settings.evaluate.tagclip and go_on:
+            tower = runtime.load_clip(settings, metadata)  # in float32, whatever the precision of the other pass
+            with _first_before_others(rank, barrier):  # sentences are encoded once
+                texts = tagclip_pass.encode(tower, classes, background, settings.cache)
+            tag_sets = tagclip_pass.sets(texts, rows.TAGCLIP, classes.tasks)
+            made_of = digest(texts.background.numpy().tobytes()), tower.scale, _digests(tag_sets)
+            # in a folder of its own: each file removes what is abandoned beside it
+            tags = ScoreFile(output / "tagclip_scores", tag_sets, *sizes, [made_of, identity, sources])
+            if again and rank == 0:
+                tags.delete()
+            given = tower, images.paths, texts, classes.tasks, *share
+            tag_clock = _pass(tags, "TagCLIP", rank, barrier, lambda opened: tagclip_pass.fill(opened, *given))
         if rank:
             return None
-        if lost := file.lost():
-            raise ValueError(
-                f"{len(lost)} of {len(file.batches)} batches of scores in {file.folder} are not as they were written: "
-                "something else changed the file; run the same command again"
-            )
-        found = summarise(settings, metadata, classes, images, embeddings, epochs, file)
+        for scores in (file, tags) if tags else (file,):
+            if lost := scores.lost():
+                raise ValueError(
+                    f"{len(lost)} of {len(scores.batches)} batches of scores in {scores.folder} are not as they were written: "
+                    "something else changed the file; run the same command again"
+                )
+        found = summarise(settings, metadata, classes, images, embeddings, epochs, file, tags)
         took = _seconds(clock, began, settings.evaluate.workers)
+        if tags:
+            took |= {"tagclip": tag_clock.encoding, "tagclip_images": tag_clock.images}
         result = Result(**found, made_from=made_from, sources=sources, seconds=took)
         result.save(path)
-        file.delete()
+        for scores in (file, tags) if tags else (file,):
+            scores.delete()
         print(f"{table.render(result)}\n\nresult file: {path}")
         return result
+
+
+@contextlib.contextmanager
+def _first_before_others(rank, barrier):
+    """Have the first process do something alone, and the others after it."""
+    if rank:
+        barrier()
+    yield
+    if rank == 0:
+        barrier()
+
+
+def _pass(file, what, rank, barrier, fill):
+    """Fill a ScoreFile, which the first process makes; the Clock of this process, when all have done their share."""
+    if rank == 0:
+        print(f"{what}; scores: {file.bytes / 1e9:.2f} GB in {file.folder}")
+        file.open()
+    barrier()
+    clock = fill(file.open())
+    barrier()
+    return clock
 
 
 def check(settings: Config, images: ImageSet, classes: ClassList) -> None:
@@ -107,8 +144,13 @@ def check(settings: Config, images: ImageSet, classes: ClassList) -> None:
     for task, first in classes.tasks.items():
         if not (images.labels[:, first:] == 1).any():
             raise ValueError(f"{task}: no image shows any of the {len(classes) - first} classes that it scores")
+    if settings.evaluate.tagclip_background:
+        try:
+            ClassList(settings.evaluate.tagclip_background, 0)
+        except ValueError as error:
+            raise ValueError(f"evaluate.tagclip_background: {error}") from None
     for row, path in settings.rows.items():
-        if row in rows.ROWS or "/" in row:
+        if row in rows.ROWS | rows.TAGCLIP or "/" in row:
             raise ValueError(f"rows.{row}: expected a name of your own, without '/'; the comparison has a row {row}")
         if not Path(path).is_file():
             raise FileNotFoundError(f"rows.{row}: there is no file {path}")
@@ -138,6 +180,10 @@ def finished(path: Path, made_from: str) -> Result | None:
     with contextlib.suppress(OSError, ValueError):
         result = Result.load(path)
         return result if result.made_from == made_from else None
+
+
+def _digests(sets):
+    return {name: digest(s.class_embeddings.numpy().tobytes()) for name, s in sets.items()}
 
 
 def _seconds(clock, began, workers):

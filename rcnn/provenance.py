@@ -9,7 +9,7 @@ from pathlib import Path
 from rcnn.files import file_sha256
 
 PACKAGE = Path(__file__).parent
-PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "pycocotools", "safetensors")
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "pycocotools", "safetensors", "scipy")
 LEARNING = ("clip", "text", "learn", "rows.py")  # the sources that class embeddings follow from
 MEASURING = (  # and the numbers
     "clip", "datasets", "score", "rows.py", "evaluation.py", "runtime.py",

@@ -65,14 +65,25 @@ ROWS = {
     "closed_form": Row("closed form of CNR + PBL", lambda m: m.closed_form()),
 }
 
+TAGCLIP = {  # rows of a pass of their own, by the field of TagScores, and their names in tables
+    "tagclip_patch": "TagCLIP, best patch alone",
+    "tagclip_refined": "TagCLIP, refined once",
+    "tagclip_masked": "TagCLIP, no re-identification",
+    "tagclip": "TagCLIP",
+}
+
 
 def label(row: str, scorer: str = "plain") -> str:
     """Name of a row under a scorer; a row that is not in the table is shown by its key."""
+    if row in TAGCLIP:
+        return TAGCLIP[row]
     return (ROWS[row].label if row in ROWS else row) + SCORERS[scorer].label
 
 
 def scorers(row: str, settings: EvaluateConfig) -> list[str]:
     """Keys of the SCORERS that a row is measured with; class embeddings from elsewhere are scored like the baseline's."""
+    if row in TAGCLIP:
+        return ["plain"]
     return [key for key in ROWS.get(row, ROWS[BASELINE]).scorers if SCORERS[key].wanted(settings)]
 
 

@@ -39,8 +39,9 @@ from drawing import DRAWINGS, World, draw
 from rcnn import cli, clip, evaluation, runtime
 from rcnn.clip import image_tower
 from rcnn.config import EvaluateConfig
-from rcnn.score import mssa
+from rcnn.score import mssa, tagclip
 from rcnn.score.one_pass import fill
+from rcnn.score.reading import read_rgb
 from rcnn.score.score_file import ScoreFile
 from rcnn.score.views import batches
 
@@ -71,6 +72,15 @@ def plain_scores(state, heads, views, z):
 def our_scores(model, pixels, z):
     """(B, C) scores of the views of B images, (B, V, S, S, 3) uint8."""
     return mssa.score(model.encode_views(pixels), z, GRIDS).total
+
+
+def tagclip_scores(model, photo, z):
+    """(TagCLIP's scores of an image for both tasks, how many classes it looked at twice); all but the first 48 are unseen."""
+    image = tagclip.resized(photo, model.image.conv1.kernel_size[0]).to(model.device)
+    image = image_tower.normalise(image, model.mean, model.std)
+    seen = tagclip.look(model.image, image)
+    found = [tagclip.score(model.image, image, seen, z[first:], z[:0], model.scale) for first in (0, 48)]
+    return found, sum(int((f.full != f.masked).sum()) for f in found)
 
 
 def flops(tower):
@@ -135,7 +145,7 @@ def compare(reference, model, half, paths, batch_size, rounds, device):
     a, b = torch.randn(2, side, side, device=device)
     a16, b16 = a.bfloat16(), b.bfloat16()
     state, heads = reference.state_dict(), model.image.transformer["resblocks"][0].attn.heads
-    turns = Turns(device)
+    turns, photo, found = Turns(device), read_rgb(paths[0], size), []
     for i in range(rounds + 1):
         if i == 1:
             turns.best.clear()  # the first round warmed up
@@ -145,6 +155,7 @@ def compare(reference, model, half, paths, batch_size, rounds, device):
         turns.take("encode_image", lambda: reference.encode_image(x))
         turns.take("ours", lambda: model.image(x))
         turns.take("ours bf16", lambda: half.image(x))
+        turns.take("TagCLIP", lambda: found.append(tagclip_scores(model, photo, z)))
     views = {"plain": VIEWS, "encode_image": len(x), "ours": len(x), "ours bf16": len(x)}
     work, rate = flops(model.image), {}
     print(f"{'':14} {'views/s':>8} {'TFLOP/s':>8} {'of the peak':>12}")
@@ -154,6 +165,10 @@ def compare(reference, model, half, paths, batch_size, rounds, device):
         print(f"{name:14} {rate[name]:8.2f} {rate[name] * work / 1e12:8.3f} {100 * rate[name] * work / peak:10.0f} %")
     difference = plain_scores(state, heads, x[:VIEWS], z) - our_scores(model, pixels[:1], z)[0]
     print(f"plain and ours differ by at most {difference.abs().max():.1e} in the scores")
+    cuts, ratio = found[-1][1], turns.best["TagCLIP"] / turns.best["ours"] * len(x) / VIEWS
+    print("TagCLIP, {} x {} pixels, {} classes looked at again: {:.2f} s an image, {:.2f} times our {} views".format(
+        *photo.size, cuts, turns.best["TagCLIP"], ratio, VIEWS
+    ))  # fmt: skip
     return rate
 
 

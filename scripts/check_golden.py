@@ -1,17 +1,19 @@
 #!/usr/bin/env python
-"""Compare this project's modules with values computed by the authors' code.
+"""Compare this project's modules with values computed by the authors' code, the paper's or TagCLIP's.
 
     python scripts/check_golden.py tests/golden/*.npz
 
 Every file holds expected outputs, some inputs, and the seed from which weights, images and starting vectors are rebuilt
-(tests/golden/recipe.py). Printed per quantity: the largest error relative to the quantity's largest magnitude. Exit 1
-if one passes 1e-5; an error if a stored quantity is neither an input nor compared.
+(tests/golden/recipe.py); its metadata say whose values they are. Printed per quantity: the largest error, of the paper's
+relative to the quantity's largest magnitude, of TagCLIP's as it is. Exit 1 if one passes 1e-5; an error if a stored quantity is
+neither an input nor compared.
 """
 
 import argparse
 import json
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,22 +27,49 @@ import recipe
 from rcnn import clip
 from rcnn.clip import image_tower
 from rcnn.clip.image_tower import ImageFeatures
-from rcnn.learn import losses
+from rcnn.learn import class_embeddings, losses
 from rcnn.learn.optimise import learning_rates, new_optimiser, step
 from rcnn.learn.prompt_learner import PromptLearner
 from rcnn.results import metrics
-from rcnn.score import mssa, views
+from rcnn.score import mssa, tagclip, views
+from rcnn.text import corpus
+from rcnn.text.classes import ClassList
 
 TOLERANCE = 1e-5
-INPUTS = {"meta", "image_sizes", "predictions", "n_seen", "labels_pm1", "labels_pm1_unknown"}  # the rest is compared
+NEAR = 5e-6  # an attention so near to its layer's mean, relatively, is above or below it by rounding
+INPUTS = {  # of a file of each kind; the rest is compared
+    "paper": {"meta", "image_sizes", "predictions", "n_seen", "labels_pm1", "labels_pm1_unknown"},
+    "tagclip": {"meta", "class_embeddings", "synthetic_refined", "maps"},
+}
+
+
+class Between(NamedTuple):
+    """Bounds of what rounding decides; the nearest value within them is compared."""
+
+    low: torch.Tensor
+    high: torch.Tensor
+
+
+def kind_of(golden):
+    """Key of INPUTS: only TagCLIP's files have names of a background."""
+    return "tagclip" if "background" in json.loads(str(golden["meta"])) else "paper"
+
+
+def towers(meta):
+    """Image and text tower with the weights of a file."""
+    state = {k: torch.tensor(v) for k, v in recipe.clip_weights(meta["case"], meta["seed"]).items()}
+    return (tower.eval().requires_grad_(False) for tower in clip.build(state))
 
 
 def recompute(inputs):
     """Yield (name, ours) for every expected array of a file, of which `inputs` holds the INPUTS alone."""
+    return (recompute_tagclip if kind_of(inputs) == "tagclip" else recompute_paper)(inputs)
+
+
+def recompute_paper(inputs):
     meta = json.loads(str(inputs["meta"]))
     seed, grids, weight = meta["seed"], meta["counts"], meta["pair_weight"]
-    state = {k: torch.tensor(v) for k, v in recipe.clip_weights(meta["case"], seed).items()}
-    image, text = (tower.eval().requires_grad_(False) for tower in clip.build(state))
+    image, text = towers(meta)
 
     sentences = [sentence for sentence, _ in recipe.CAPTIONS]
     targets = torch.tensor([c for _, c in recipe.CAPTIONS]) % meta["classes"]
@@ -102,24 +131,88 @@ def recompute(inputs):
             yield f"metrics_{kind}_{task}", torch.cat([100 * ap.double().mean()[None], *at_k])
 
 
+@torch.inference_mode()
+def recompute_tagclip(inputs):
+    meta = json.loads(str(inputs["meta"]))
+    recipe.CASES[meta["case"]] = meta["shape"]
+    tower, text = towers(meta)
+    count, scale = meta["classes"], meta["logit_scale"]
+    texts = torch.from_numpy(inputs["class_embeddings"])
+    names = tagclip.templates(ClassList(tuple(meta["text_names"]), 0))
+    features = text.encode(clip.tokenize(names.sentences))
+    yield "text_features", class_embeddings.mean(corpus.EncodedCorpus(features, names.targets, names.num_classes))
+
+    scores, before = [], []
+    for j, (i, height, width) in enumerate(meta["images"]):
+        picture = Image.fromarray(recipe.image(meta["seed"], i, height, width))
+        image = image_tower.normalise(tagclip.resized(picture, tower.conv1.kernel_size[0]), clip.MEAN, clip.STD)
+        grid = tagclip.grid_of(tower, image)
+        seen = features, attention, votes = tagclip.look(tower, image)
+        by_layer = [layer.attention for layer in tagclip.layers(tower, image)]
+        among_patches = [a[1:, 1:] for a in by_layer]
+        probabilities = (scale * features[1:] @ texts.T).softmax(-1)
+        refined_once = attention @ probabilities
+        boxes = tagclip.boxes(tagclip.unit(refined_once), grid)
+        refined = attention @ (probabilities * boxes)
+        stages = {
+            "pixels_sample": image[:, ::37, ::41],
+            "features_sample": features[::7],
+            "attention_layers_sample": torch.stack([a[::19, ::23] for a in by_layer]),
+            "votes": Between(*(sum(a > s * a.mean() for a in among_patches)[::3, ::5] for s in (1 + NEAR, 1 - NEAR))),
+            "kept_fraction": (votes >= 4).float().mean(),
+            "attention_row_sums": attention.sum(1),
+            "attention_sample": attention[::13, ::17],
+            "refined_min_max": torch.stack(refined.aminmax()),
+            "box_union": np.packbits(boxes.T.numpy()),
+            "reidentified": [reidentified(tower, image, texts, scale, *c) for c in tagclip.candidates(refined, count, grid)],
+        }
+        every = 3 if len(refined) > 340 else 1
+        sampled = {"probabilities": probabilities, "refined_once": refined_once, "refined": refined}
+        stages |= {name: stage[::every] for name, stage in sampled.items()}
+        yield from ((f"image{j}_{name}", stage) for name, stage in stages.items())
+        found = tagclip.score(tower, image, seen, texts[:count], texts[count:], scale)
+        scores.append(found.full)
+        before.append(found.masked)
+        if j == 0:
+            synthetic = torch.from_numpy(inputs["synthetic_refined"])
+            yield "synthetic_scores", tagclip.reidentify(tower, image, synthetic, texts, count, scale)
+            without = synthetic.clone()
+            without[:, 5] = 0.01
+            yield "synthetic_scores_without_class5", tagclip.reidentify(tower, image, without, texts, count, scale)
+    yield "scores", torch.stack(scores)
+    yield "scores_without_cwr", torch.stack(before)
+    maps = torch.from_numpy(inputs["maps"])
+    yield "maps_box_union", tagclip.boxes(maps.flatten(1).T, maps.shape[1:]).T.reshape(maps.shape)
+
+
+def reidentified(tower, image, texts, scale, c, box, on):
+    """A row of what is known of each re-identified class."""
+    pixels, seen = tagclip.cut(tower, image, box, on)
+    probability = (scale * tagclip.class_token(tower, pixels[None], seen[None]) @ texts.T).softmax(-1)[0, c]
+    return [c, *box, probability.item(), pixels[:, ::37, ::41].double().mean().item(), int(seen.sum())]
+
+
 def check(path):
     """Print a table for one file; return its worst (error, quantity)."""
     golden = np.load(path)
-    inputs = {name: golden[name] for name in golden.files if name in INPUTS}
+    kind = kind_of(golden)
+    inputs = {name: golden[name] for name in golden.files if name in INPUTS[kind]}
     print(f"{path}  {golden['meta']}\n  inputs: {', '.join(sorted(inputs))}")
     computed = dict(recompute(inputs))
-    if odd := computed.keys() ^ (set(golden.files) - INPUTS):
+    if odd := computed.keys() ^ (set(golden.files) - INPUTS[kind]):
         raise SystemExit(f"{path}: not compared: {', '.join(sorted(odd))}")
     worst = (0.0, "nothing")
     for name, ours in computed.items():
         expected = golden[name].astype(np.float64)
+        if isinstance(ours, Between):
+            ours = np.clip(expected, *(bound.numpy() for bound in ours))
         ours = np.asarray(ours.detach() if torch.is_tensor(ours) else ours, dtype=np.float64)
         if ours.shape != expected.shape:
             raise SystemExit(f"{path}: {name}: expected shape {expected.shape}, got {ours.shape}")
         difference = np.nan_to_num(np.abs(ours - expected), nan=np.inf).max(initial=0)
-        error = float(difference / max(np.abs(expected).max(initial=0), 1e-12))
+        error = float(difference / max(np.abs(expected).max(initial=0), 1e-12)) if kind == "paper" else float(difference)
         worst = max(worst, (error, name))
-        print(f"  {name:24} {error:.1e}{'  TOO FAR' if error > TOLERANCE else ''}")
+        print(f"  {name:32} {error:.1e}{'  TOO FAR' if error > TOLERANCE else ''}")
     return worst
 
 

@@ -259,6 +259,7 @@ def leaf(name, field):
     kinds |= {
         float | typing.Literal["auto"]: number | st.just("auto"),
         dict[str, str]: st.dictionaries(words, words, max_size=2),
+        tuple[str, ...] | None: st.none() | st.lists(words, max_size=4).map(tuple),
     }
     if typing.get_origin(field.annotation) is typing.Literal:
         return st.sampled_from(typing.get_args(field.annotation))

@@ -73,7 +73,9 @@ def read_markdown(text):
     out = {}
     for block in text.split("### ")[1:]:
         title, *lines = block.splitlines()
-        header, rule, *body = [[c.strip().strip("*") for c in x.strip("|").split("|")] for x in lines if x.startswith("|")]
+        header, rule, *body = [
+            [c.strip().replace("**", "") for c in x.strip("|").split("|")] for x in lines if x.startswith("|")
+        ]
         assert set(rule) == {"---"}
         assert {len(r) for r in body} == {len(header)} == {len(rule)}
         by_row = {(name.removesuffix(" †"), task): cells for name, task, *cells in body}
@@ -425,6 +427,7 @@ def another(key, value):
     others = {
         "train.method": "closed_form", "evaluate.precision": "bf16", "device": "cuda", "dataset.expected_images": {},
         "evaluate.unknown": "with_negatives", "evaluate.classes_without_positives": "excluded",
+        "evaluate.tagclip_background": ["sky"],
     }  # fmt: skip
     if key in others:
         return others[key]

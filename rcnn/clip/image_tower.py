@@ -82,15 +82,19 @@ class ImageEncoder(nn.Module):
         patches = last.attn.mix(query[:, :, 1:], query, value)
         return ImageFeatures(self.to_shared_space(class_token)[:, 0], self.to_shared_space(patches))
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, S, S) -> class token and patches, (B, 1 + N, width)."""
+    def embed(self, images: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, 3, H, W) -> class token and patches, (B, 1 + N, width).
+
+        H = W = S, unless there are `positions`, (1 + N, width): embeddings of the class token and of patches of another size.
+        """
         # conv1 on patches that do not overlap is a matrix product, which on CUDA stays in float32 where cuDNN takes TF32
         side = self.conv1.kernel_size[0]
         patches = F.unfold(images.to(self.conv1.weight.dtype), side, stride=side).mT  # (B, 3·p·p, N) -> (B, N, 3·p·p)
         kernel = self.conv1.weight.flatten(1)  # (width, 3, p, p) -> (width, 3·p·p)
         patches = (patches @ kernel.T).to(self.class_embedding.dtype)  # (B, N, width)
         class_token = self.class_embedding.expand(len(images), 1, -1)
-        return self.ln_pre(torch.cat([class_token, patches], 1) + self.positional_embedding)
+        positions = self.positional_embedding if positions is None else positions
+        return self.ln_pre(torch.cat([class_token, patches], 1) + positions)
 
     def to_shared_space(self, x: torch.Tensor) -> torch.Tensor:
         """ln_post, proj, unit length (eq. 3 and 4): (…, width) -> (…, D)."""

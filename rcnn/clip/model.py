@@ -1,6 +1,7 @@
 """The frozen CLIP: both towers, and what is known of them."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +46,7 @@ class Clip:
     tensors_sha256: str  # of the towers' weights in float32, whatever file they came from
     mean: tuple[float, float, float]  # of the colour channels, in [0, 1]
     std: tuple[float, float, float]
+    scale: float = 100.0  # exp(logit_scale), which no feature depends on; read by TagCLIP alone
 
     @property
     def fingerprint(self) -> str:
@@ -115,7 +117,7 @@ def load(
     for tower in (image, text):
         tower.to(device).eval().requires_grad_(False)
     mean, std = (tuple(source.get(key, default)) for key, default in (("mean", MEAN), ("std", STD)))
-    return Clip(text, image, model or computed.model or path.stem, sha256, tensors_sha256, mean, std)
+    return Clip(text, image, model or computed.model or path.stem, sha256, tensors_sha256, mean, std, _scale(state, path))
 
 
 def _named_model(model: str) -> tuple[dict[str, Any], tuple[int, ...]]:
@@ -134,6 +136,16 @@ def _named_model(model: str) -> tuple[dict[str, Any], tuple[int, ...]]:
     }
     image_sizes = [vision[key] for key in ("image_size", "width", "layers", "patch_size")]  # as in IMAGE_SIZES and TEXT_SIZES
     return named, (*image_sizes, text["width"], text["layers"], config["embed_dim"])
+
+
+def _scale(state: dict[str, torch.Tensor], path: Path) -> float:
+    """What cosines are multiplied by before a softmax; CLIP learns at most 100."""
+    if "logit_scale" not in state:
+        return Clip.scale
+    logit = state["logit_scale"]
+    if logit.numel() != 1 or not -20 <= logit.item() <= 20:
+        raise ValueError(f"{path}: logit_scale: expected one number from -20 to 20, got {short(logit.flatten()[:3].tolist())}")
+    return math.exp(logit.item())
 
 
 def _tensors_sha256(*towers: torch.nn.Module) -> str:

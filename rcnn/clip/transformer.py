@@ -41,7 +41,16 @@ class Attention(nn.Module):
         a query must not see a key.
         """
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.merge(x)
+
+    def merge(self, x: torch.Tensor) -> torch.Tensor:
+        """out_proj of the heads side by side: (B, heads, T, d) -> (B, T, width)."""
         return self.out_proj(x.transpose(1, 2).flatten(2))  # (B, heads, T, d) -> (B, T, heads·d)
+
+    def weights(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """Mean over heads of softmax(query·keyᵀ/√d): two (B, heads, T, d) -> (B, T, T), one head at a time in memory."""
+        heads = zip(query.unbind(1), key.unbind(1), strict=True)
+        return sum((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) for q, k in heads) / self.heads
 
 
 def after(prefix: KeyValue | None, key: torch.Tensor, value: torch.Tensor) -> KeyValue:

@@ -22,6 +22,7 @@ class Dataset:
     class_names_sha256: str | None = None  # ClassList.fingerprint of data/<key>/seen.txt and unseen.txt, the paper's classes
     positives_per_image: Mapping[str, float] | None = None  # task -> positive labels on average: 3P/R of the paper's rows
     counts: Mapping[str, int] = field(default_factory=dict)  # what its official files name, compared with ImageSet.counts
+    background: tuple[str, ...] = ()  # names that compete with its classes in TagCLIP
 
 
 DATASETS = {
@@ -31,6 +32,31 @@ DATASETS = {
         missing="python scripts/prepare_coco.py downloads MS-COCO, or links a copy (--folder)",
         class_names_sha256="ecbc24512f24f1eeb0a8b5a490f6e4d172c744d35430babfd34702d30de36761",
         positives_per_image={"zsl": 1.208, "gzsl": 2.571},
+        background=(
+            "ground",
+            "land",
+            "grass",
+            "tree",
+            "building",
+            "wall",
+            "sky",
+            "lake",
+            "water",
+            "river",
+            "sea",
+            "railway",
+            "railroad",
+            "helmet",
+            "cloud",
+            "house",
+            "mountain",
+            "ocean",
+            "road",
+            "rock",
+            "street",
+            "valley",
+            "bridge",
+        ),
     ),
     "nuswide": Dataset(
         title="NUS-WIDE",

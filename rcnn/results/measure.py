@@ -113,7 +113,7 @@ def measure(
 
 
 def measure_all(
-    tables: dict[tuple[str, str], ByImage],
+    tables: dict[str, dict[tuple[str, str], ByImage]],
     labels: torch.Tensor,
     used: dict[str, torch.Tensor],
     classes: ClassList,
@@ -121,7 +121,7 @@ def measure_all(
     seed: int,
     standardised: Sequence[tuple[str, str]] = (),
 ) -> dict[str, dict[tuple[str, str], Measured]]:
-    """{task: {(row, scorer): Measured}} of all `tables`, {(row, scorer): (B, C) scores}; see `measure`.
+    """{task: {(row, scorer): Measured}} of all `tables`, {task: {(row, scorer): (B, C) scores}}; see `measure`.
 
     `used` is {task: (B,) bool}. Images are resampled the same for all rows. The tables in `standardised` are measured in this
     form as well, under their row's key followed by STANDARDISED.
@@ -131,8 +131,8 @@ def measure_all(
         weights = image_weights(int(used[task].sum()), settings.bootstrap, [seed, first])
         also = {(row + STANDARDISED, scorer): (row, scorer) for row, scorer in standardised}
         out[task] = {}
-        for row in progress([*tables, *also], f"metrics {task}", unit="row"):
-            by_image = Standardised(tables[also[row]], first, used[task].numpy()) if row in also else tables[row]
+        for row in progress([*tables[task], *also], f"metrics {task}", unit="row"):
+            by_image = Standardised(tables[task][also[row]], first, used[task].numpy()) if row in also else tables[task][row]
             out[task][row] = measure(by_image, labels, first, used[task], settings.top_k, weights, settings)
     return out
 

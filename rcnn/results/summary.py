@@ -1,5 +1,6 @@
 """From scores to a result: what is measured, and what a reader must know of it."""
 
+import itertools
 import math
 from typing import Any
 
@@ -20,6 +21,7 @@ from rcnn.results.measure import (
     task_images,
 )
 from rcnn.results.result import STANDARDISED, Images, TaskImages
+from rcnn.score import tagclip_pass
 from rcnn.score.score_file import PARTS, ScoreFile
 from rcnn.text.classes import ClassList
 
@@ -34,15 +36,19 @@ def summarise(
     embeddings: dict[str, torch.Tensor],
     epochs: dict[int, torch.Tensor],
     file: ScoreFile,
+    tags: ScoreFile | None = None,
 ) -> dict[str, Any]:
-    """The fields of the result, from a finished ScoreFile."""
+    """The fields of the result, from a finished ScoreFile, and that of TagCLIP if it was asked for."""
     e = settings.evaluate
-    good, broken = _readable(settings, images, file)
+    good, broken = _readable(settings, images, [file, tags] if tags else [file])
     used = {task: task_images(images.labels, f, settings.dataset.keep_unlabelled) & good for task, f in classes.tasks.items()}
     of_classes = {task: count_classes(images.labels, classes.tasks[task], mask) for task, mask in used.items()}
     if empty := [task for task, found in of_classes.items() if not found.positive]:
         raise ValueError(f"{empty[0]}: none of the images that show its classes can be read")
-    tables = {(row, scorer): file.total(row, scorer) for row in embeddings for scorer in rows.scorers(row, e)}
+    shared = {(row, scorer): file.total(row, scorer) for row in embeddings for scorer in rows.scorers(row, e)}
+    tables = {task: dict(shared) for task in classes.tasks}
+    for task, row in itertools.product(classes.tasks, rows.TAGCLIP if tags else ()):
+        tables[task][row, "plain"] = tags.total(tagclip_pass.plane(row, task), "plain")
     last = rows.method_scorer(e)
     again = [(row, last) for row in dict.fromkeys((rows.BASELINE, metadata["method"])) if e.standardised]
     measured = measure_all(tables, images.labels, used, classes, e, settings.seed, again)
@@ -60,7 +66,7 @@ def summarise(
             for key, value in values.items():
                 out[key].setdefault(row, {}).setdefault(scorer, {})[task] = value
     points = curve({n: file.total(f"epoch/{n}", last) for n in epochs}, images.labels, used, classes, e)
-    labels = {row: {key: rows.label(row, key) for key in rows.scorers(row, e)} for row in embeddings}
+    labels = {row: {key: rows.label(row, key) for key in scorers} for row, scorers in out["rows"].items()}
     labels |= {row + STANDARDISED: {last: f"{labels[row][last]}, standardised (transductive)"} for row, _ in again}
     counted = Images(
         used=int(good.sum()), left_out_without_labels=images.left_out, missing=len(images.missing), unreadable=len(broken),
@@ -92,14 +98,18 @@ def summarise(
     }
 
 
-def _readable(settings, images, file):
-    """((B,) bool whether an image could be read, {image: why not}); ValueError where that is not allowed."""
-    done, broken = file.done()
-    if len(done) < len(file.batches):
-        raise ValueError(f"{len(done)} of {len(file.batches)} batches of images are scored; run the same command again")
+def _readable(settings, images, files):
+    """((B,) bool whether an image could be read, {image: why not}), by all files; ValueError where that is not allowed."""
+    broken = {}
+    for file in files:
+        done, unread = file.done()
+        if len(done) < len(file.batches):
+            raise ValueError(f"{len(done)} of {len(file.batches)} batches of images are scored; run the same command again")
+        broken |= unread
     if broken and (not settings.dataset.allow_missing or len(broken) == len(images.paths)):
         listed = "\n  ".join(f"{images.paths[i]}: {why}" for i, why in sorted(broken.items())[:10])
-        file.forget({i // file.batch_size for i in broken})  # the others need not be scored again
+        for file in files:
+            file.forget({i // file.batch_size for i in broken})  # the others need not be scored again
         raise ValueError(
             f"{len(broken)} of {len(images.paths)} images cannot be read:\n  {listed}\n"
             "dataset.allow_missing=true goes on without them, and every table will say so"

@@ -6,6 +6,7 @@ The tower is frozen and the images never change, so one pass serves all rows of 
 import contextlib
 import time
 import uuid
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from rcnn.clip import Clip
 from rcnn.config import EvaluateConfig
 from rcnn.learn.class_embeddings import coinciding
 from rcnn.progress import progress
+from rcnn.score.decoding import ViewBatch
 from rcnn.score.score_file import ScoredSet, ScoreFile
 from rcnn.score.views import batches
 
@@ -44,30 +46,46 @@ def fill(
 
     Batches that are done in the file are left alone. They are the same whatever the number of processes, so results are, too.
     """
+    distinct = {name: _distinct(s.class_embeddings, model.device) for name, s in sets.items()}
+    cut = model.image.image_size, settings.grids, file.batch_size, settings.workers
+
+    def score(pixels: torch.Tensor, clock: Clock) -> Iterator[np.ndarray]:
+        with adding_to(clock, "encoding", model.device):
+            features = model.encode_views(pixels)
+        with adding_to(clock, "scoring"):
+            yield from _score(sets, distinct, features)
+
+    return over(file, paths, lambda wanted: batches(wanted, *cut, max_pixels=settings.max_pixels), score, settings, rank, world)
+
+
+def over(
+    file: ScoreFile,
+    paths: list[Path],
+    load: Callable[[list[Path]], Iterable[ViewBatch]],
+    score: Callable[[torch.Tensor, Clock], Iterable[np.ndarray]],
+    settings: EvaluateConfig,
+    rank: int,
+    world: int,
+) -> Clock:
+    """What `fill` does, with any `load` of images and any `score`: pixels of b images -> (b, C) for every plane, in order."""
     noted, _ = file.done()
     # whatever the others have done meanwhile, every batch is of one process alone; damaged scores are no scores
     todo = [b for b in file.batches[rank::world] if b not in noted or not file.holds(b, noted[b])]
     process = f"{rank}-of-{world}-{uuid.uuid4().hex[:8]}"  # another run, another file: nothing noted is ever lost
-    distinct = {name: _distinct(s.class_embeddings, model.device) for name, s in sets.items()}
     done, broken, clock, saved = {}, {}, Clock(), time.monotonic()
     wanted = [paths[i] for b in todo for i in file.images(b)]
-    cut = model.image.image_size, settings.grids, file.batch_size, settings.workers
-    loader = batches(wanted, *cut, max_pixels=settings.max_pixels)
-    source = iter(loader)
+    source = iter(load(wanted))
     with progress(title="evaluate", total=len(wanted), unit="image") as bar:
         for b in todo:
             images = file.images(b)
-            with _adding_to(clock, "waiting"):
+            with adding_to(clock, "waiting"):
                 batch = next(source)
             broken |= {images[i % file.batch_size]: why for i, why in batch.broken.items()}
             scores = np.zeros((len(file.planes), len(images), file.shape[2]), np.float32)
             if batch.indices:
-                with _adding_to(clock, "encoding", model.device):
-                    features = model.encode_views(batch.pixels)
                 read = [i % file.batch_size for i in batch.indices]
-                with _adding_to(clock, "scoring"):
-                    for plane, values in zip(scores, _score(sets, distinct, features), strict=True):
-                        plane[read] = values
+                for plane, values in zip(scores, score(batch.pixels, clock), strict=True):
+                    plane[read] = values
             done[b] = file.put(b, scores)
             clock.images += len(images)
             bar.update(len(images))
@@ -103,7 +121,8 @@ def _score(sets, distinct, features):
 
 
 @contextlib.contextmanager
-def _adding_to(clock, what, device=None):
+def adding_to(clock: Clock, what: str, device: torch.device | None = None) -> Iterator[None]:
+    """Add the time of a block to a field of the clock."""
     began = time.perf_counter()
     yield
     if device is not None and device.type == "cuda":

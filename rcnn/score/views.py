@@ -65,6 +65,15 @@ def batches(
     def decode(index: int) -> np.ndarray:
         return _cut(read_rgb(images[index], size, upright, max_pixels), size, grids)
 
-    # no more processes than cores or batches
-    workers = min(workers, available_cores(), math.ceil(len(images) / batch_size)) if sys.platform == "linux" else 0
-    return Batches(decode, len(images), (1 + sum(n * n for n in grids), size, size, 3), batch_size, workers)
+    return Batches(
+        decode,
+        len(images),
+        (1 + sum(n * n for n in grids), size, size, 3),
+        batch_size,
+        processes(workers, len(images), batch_size),
+    )
+
+
+def processes(workers: int, count: int, batch_size: int) -> int:
+    """How many of `workers` decode `count` images: no more than there are cores or batches."""
+    return min(workers, available_cores(), math.ceil(count / batch_size)) if sys.platform == "linux" else 0
