@@ -197,7 +197,15 @@ def test_standardised_rows_are_compared_with_the_class_name_on_the_same_resample
     tables = {("baseline", "mssa"): scored.given, ("mine", "mssa"): -scored.scores}
     settings = EvaluateConfig(top_k=[3], bootstrap=20)
     labels = torch.from_numpy(scored.labels)
-    found = measure.measure_all(tables, labels, dict.fromkeys(("zsl", "gzsl"), used), classes, settings, 0, [("mine", "mssa")])
+    found = measure.measure_all(
+        dict.fromkeys(("zsl", "gzsl"), tables),
+        labels,
+        dict.fromkeys(("zsl", "gzsl"), used),
+        classes,
+        settings,
+        0,
+        [("mine", "mssa")],
+    )
     key = ("mine" + STANDARDISED, "mssa")
     for task, first in classes.tasks.items():
         assert list(found[task]) == [*tables, key]
