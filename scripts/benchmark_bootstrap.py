@@ -51,7 +51,7 @@ def main() -> None:
             drawn = time.process_time() - start
             del weights
             start = time.process_time()
-            measure.measure_all(dict.fromkeys(classes.tasks, {("row", "plain"): table}), labels, used, classes, settings, 0)
+            measure.measure_all({task: {("row", "plain"): table} for task in classes.tasks}, labels, used, classes, settings, 0)
             row = time.process_time() - start - drawn
             print(
                 f"{args.size}, {resamples} resamples, {torch.get_num_threads()} threads, processor time: weights "

@@ -117,7 +117,7 @@ def test_openimages_sh_goes_from_the_official_files_to_table_2_without_descripti
     ours, text = read_tables(tmp_path / "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["images"]["used"] == 16
-    assert list(result["rows"]) == ["baseline", "centred", "templates"]
+    assert [row for row in result["rows"] if "/" not in row] == ["baseline", "centred", "templates"]
     for name, row in (("this run: 80 templates + MSSA", "templates"), ("class name + MSSA", "baseline")):
         for task in ("zsl", "gzsl"):
             for metric in ("F1@10", "F1@20", "mAP"):
