@@ -8,12 +8,11 @@ import plain_clip
 import pytest
 import torch
 from PIL import Image
-from pydantic import ValidationError
 from torch.nn import functional as F
 
 from rcnn import evaluation, rows
 from rcnn.clip.image_tower import CLEARCLIP, PATCHES, RESIDUAL
-from rcnn.config import Config, EvaluateConfig, LastBlock, changed
+from rcnn.config import Config, EvaluateConfig, LastBlock, changed, override
 from rcnn.score import mssa, one_pass, views
 from rcnn.score.score_file import Plane, ScoreFile
 
@@ -90,13 +89,13 @@ def test_a_configuration_may_name_every_last_block_but_the_default():
     assert EvaluateConfig(last_blocks=list(get_args(LastBlock))).last_blocks == ALL[1:]
     assert EvaluateConfig().last_blocks == ()
     for wrong in ("qq", "kv", "residual", ""):
-        with pytest.raises(ValidationError, match="last_blocks"):
-            EvaluateConfig(last_blocks=[wrong])
+        with pytest.raises(ValueError, match=r"^evaluate.last_blocks: expected 'v', .* or 'qk\+residual', got .*$"):
+            override({}, [f"evaluate.last_blocks=['{wrong}']"])
 
 
 def test_a_compiled_tower_has_no_other_last_blocks():
-    with pytest.raises(ValidationError, match="compile, last_blocks: expected one of them at most"):
-        EvaluateConfig(compile=True, last_blocks=["vv"])
+    with pytest.raises(ValueError, match=r"^evaluate: compile, last_blocks: expected one of them at most; .*$"):
+        override({}, ["evaluate.compile=true", "evaluate.last_blocks=[vv]"])
 
 
 def test_runs_with_other_last_blocks_are_told_apart():
