@@ -150,10 +150,10 @@ def test_a_pass_scores_every_last_block_and_the_other_rows_keep_their_scores_to_
         np.testing.assert_allclose(file.total("baseline", f"mssa/{name}")[:], expected, rtol=0, atol=2e-6)
 
 
-def test_a_pass_that_was_ended_goes_on_with_its_last_blocks(tmp_path, tiny_clip, noise):
+def test_a_damaged_batch_is_scored_again_by_all_last_blocks(tmp_path, tiny_clip, noise):
     whole = scored(tmp_path / "whole", tiny_clip, noise, "vv").table.copy()
     file = scored(tmp_path / "scores", tiny_clip, noise, "vv")
-    file.put(1, np.zeros((len(file.planes), 1, len(Z)), np.float32))  # not as noted: to be scored again
+    file.put(1, np.zeros((len(file.planes), 1, len(Z)), np.float32))  # not as noted
     again = scored(tmp_path / "scores", tiny_clip, noise, "vv")
     assert again.folder == file.folder
     np.testing.assert_array_equal(again.table, whole)
