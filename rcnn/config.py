@@ -137,6 +137,12 @@ class DatasetConfig(Section):
     )
 
 
+LastBlock = Literal[
+    "v", "vv", "kk", "qq+kk", "qk",
+    "qq+residual", "v+residual", "vv+residual", "kk+residual", "qq+kk+residual", "qk+residual",
+]  # fmt: skip
+
+
 class EvaluateConfig(Section):
     grids: tuple[Side, ...] = option((2, 3), "MSSA: snippets on a side; [2, 3] cuts 4 and 9", "scores", max_length=8)
     temperature: float = option(1 / 20, "τ_s; the paper names none, the authors' code has 1/20", "scores", ge=1e-6, le=1e6)
@@ -160,6 +166,12 @@ class EvaluateConfig(Section):
     standardised: bool = option(
         True, "also measure standardised scores, a control that uses statistics of the test images", "metrics"
     )
+    last_blocks: tuple[LastBlock, ...] = option(
+        (),
+        "other last blocks than ClearCLIP's that the class name and the method are also measured with",
+        "metrics",
+        max_length=11,
+    )
     tagclip: bool = option(False, "also measure TagCLIP, by a pass of its own over the images at their own size", "metrics")
     tagclip_background: tuple[str, ...] | None = option(
         None, "names that compete with the classes in TagCLIP; null: the data set's", "metrics", max_length=1000
@@ -167,6 +179,12 @@ class EvaluateConfig(Section):
     bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none", "intervals", ge=0, le=10_000)
     workers: int = option(2, "processes that decode images, on Linux", "nothing", ge=0, le=1024)
     save_every: float = option(120.0, "seconds between notes, from which a killed evaluation goes on", "nothing", ge=0, le=1e6)
+
+    @model_validator(mode="after")
+    def _compiled_with_one_last_block(self):
+        if self.compile and self.last_blocks:
+            raise ValueError("compile, last_blocks: expected one of them at most; what is compiled has ClearCLIP's last block")
+        return self
 
 
 class Config(Section):

@@ -160,13 +160,14 @@ def scored_sets(
     settings: EvaluateConfig, embeddings: dict[str, torch.Tensor], epochs: dict[int, torch.Tensor]
 ) -> dict[str, ScoredSet]:
     """Rows by all their scorers, in parts if these are measured too; epochs by the last scorer, which is the method's."""
-    scorers = {key: partial(scorer.score, settings=settings) for key, scorer in rows.SCORERS.items()}
     in_parts = tuple(key for key, scorer in rows.SCORERS.items() if scorer.has_parts and settings.diagnostics)
     sets = {}
     for row, z in embeddings.items():
-        sets[row] = ScoredSet(z, {key: scorers[key] for key in rows.scorers(row, settings)}, in_parts)
+        scorers = {key: partial(rows.of_key(key).score, settings=settings) for key in rows.scorers(row, settings)}
+        sets[row] = ScoredSet(z, scorers, in_parts)
     last = rows.method_scorer(settings)
-    return sets | {f"epoch/{epoch}": ScoredSet(z, {last: scorers[last]}) for epoch, z in epochs.items()}
+    by_last = {last: partial(rows.of_key(last).score, settings=settings)}
+    return sets | {f"epoch/{epoch}": ScoredSet(z, by_last) for epoch, z in epochs.items()}
 
 
 def _stamp(path):

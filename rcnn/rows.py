@@ -4,7 +4,7 @@ A row is added here and nowhere else: training, evaluation, report and tests rea
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -77,14 +77,27 @@ def label(row: str, scorer: str = "plain") -> str:
     """Name of a row under a scorer; a row that is not in the table is shown by its key."""
     if row in TAGCLIP:
         return TAGCLIP[row]
-    return (ROWS[row].label if row in ROWS else row) + SCORERS[scorer].label
+    return (ROWS[row].label if row in ROWS else row) + of_key(scorer).label
+
+
+def of_key(scorer: str) -> Scorer:
+    """The Scorer of a key of SCORERS, or of one such as "mssa/vv": the same with features of another last block."""
+    key, _, last_block = scorer.partition("/")
+    if not last_block:
+        return SCORERS[key]
+    return replace(SCORERS[key], label=f"{SCORERS[key].label}, last block {last_block}", has_parts=False)
 
 
 def scorers(row: str, settings: EvaluateConfig) -> list[str]:
-    """Keys of the SCORERS that a row is measured with; class embeddings from elsewhere are scored like the baseline's."""
+    """Keys of the scorers that a row is measured with, see `of_key`; those from elsewhere are scored like the others.
+
+    The last is the one that counts. The class name and the methods come with it by other last blocks as well, as controls.
+    """
     if row in TAGCLIP:
         return ["plain"]
-    return [key for key in ROWS.get(row, ROWS[BASELINE]).scorers if SCORERS[key].wanted(settings)]
+    *others, last = [key for key in ROWS.get(row, ROWS[BASELINE]).scorers if SCORERS[key].wanted(settings)]
+    last_blocks = settings.last_blocks if row in (BASELINE, *METHODS.values()) else ()
+    return [*others, *(f"{last}/{last_block}" for last_block in last_blocks), last]
 
 
 def method_scorer(settings: EvaluateConfig) -> str:

@@ -241,6 +241,8 @@ CHOICES = {
     "expected_images": [{}, {"zsl": 3, "gzsl": 5}],
     "input_price": [None],
     "output_price": [None],
+    "compile": [False],  # goes with no other last blocks
+    "last_blocks": [(), ("vv",), ("qq+residual", "v")],
 }
 
 

@@ -810,3 +810,15 @@ def test_a_run_that_other_code_has_learned_is_named_as_such(monkeypatch, run):
     monkeypatch.setattr(provenance, "sources", lambda parts: known(parts) | {"learn/losses.py": "0" * 64})
     stdout, _ = rcnn("evaluate", run, *QUICK)
     assert "WARNING: the code has changed since this run was learned: learn/losses.py" in stdout
+
+
+def test_other_last_blocks_are_rows_of_the_result_and_leave_the_other_rows_as_they_are(run, measured):
+    stdout, _ = rcnn("evaluate", run, "evaluate.last_blocks=[vv,qk+residual]")
+    result, known = read(run), values(read(measured[0]))
+    found = values(result)
+    others = {"mssa/vv", "mssa/qk+residual"}
+    assert {key: value for key, value in found.items() if key[1] not in others} == known
+    assert {row for row, scorer, *_ in found if scorer in others} == {"baseline", "cnr_pbl", "closed_form"}
+    assert list(result.rows["baseline"])[-1] == "mssa"
+    assert set(result.diagnostics["baseline"]) == {"plain", "mssa"}
+    assert " class name + MSSA, last block qk+residual " in stdout

@@ -427,7 +427,7 @@ def another(key, value):
     others = {
         "train.method": "closed_form", "evaluate.precision": "bf16", "device": "cuda", "dataset.expected_images": {},
         "evaluate.unknown": "with_negatives", "evaluate.classes_without_positives": "excluded",
-        "evaluate.tagclip_background": ["sky"],
+        "evaluate.tagclip_background": ["sky"], "evaluate.last_blocks": ["vv"],
     }  # fmt: skip
     if key in others:
         return others[key]

@@ -17,6 +17,23 @@ def normalise(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float])
     return (x - mean) / std
 
 
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """softmax(query·keyᵀ/√d)·value of the patches, which see all tokens: (B, heads, 1 + N, d) -> (B, heads, N, d)."""
+    return F.scaled_dot_product_attention(query[:, :, 1:], key, value)
+
+
+CLEARCLIP = "qq"
+PATCHES = {  # what patches get in the last block, of query, key and value; the paper's is ClearCLIP's, the others are controls
+    CLEARCLIP: lambda q, k, v: attend(q, q, v),
+    "v": lambda q, k, v: v[:, :, 1:],  # each its own value: MaskCLIP
+    "vv": lambda q, k, v: attend(v, v, v),  # CLIP Surgery's, in this one block
+    "kk": lambda q, k, v: attend(k, k, v),
+    "qq+kk": lambda q, k, v: attend(q, q, v) + attend(k, k, v),  # SCLIP, with RESIDUAL
+    "qk": lambda q, k, v: attend(q, k, v),  # with RESIDUAL the unchanged block
+}
+RESIDUAL = "+residual"  # after a key of PATCHES: with the block's residual and feed-forward, which ClearCLIP leaves out
+
+
 class ImageFeatures(NamedTuple):
     """Unit vectors in the space shared with texts."""
 
@@ -74,12 +91,17 @@ class ImageEncoder(nn.Module):
             x = block(x)
         return x
 
-    def last_block(self, x: torch.Tensor) -> ImageFeatures:
-        """What the trunk returned, (B, 1 + N, width) -> ImageFeatures (B, D) and (B, N, D)."""
+    def last_block(self, x: torch.Tensor, local: str = CLEARCLIP) -> ImageFeatures:
+        """What the trunk returned, (B, 1 + N, width) -> ImageFeatures (B, D) and (B, N, D).
+
+        `local`, a key of PATCHES that RESIDUAL may follow, is what the patches pass.
+        """
         last = self.transformer["resblocks"][-1]
         query, key, value = last.attn.project(last.ln_1(x), 0, 3)
         class_token = last.feed_forward(x[:, :1] + last.attn.mix(query[:, :, :1], key, value))
-        patches = last.attn.mix(query[:, :, 1:], query, value)
+        patches = last.attn.merge(PATCHES[local.removesuffix(RESIDUAL)](query, key, value))
+        if local.endswith(RESIDUAL):
+            patches = last.feed_forward(x[:, 1:] + patches)
         return ImageFeatures(self.to_shared_space(class_token)[:, 0], self.to_shared_space(patches))
 
     def embed(self, images: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:

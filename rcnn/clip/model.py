@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -61,9 +62,19 @@ class Clip:
 
     def encode_views(self, pixels: torch.Tensor) -> ImageFeatures:
         """Views of B images, (B, V, S, S, 3) uint8, to ImageFeatures (B, V, D) and (B, V, N, D)."""
-        images = normalise(pixels.to(self.device).flatten(0, 1), self.mean, self.std)  # (B·V, 3, S, S)
-        # (B·V, …) -> (B, V, …)
-        return ImageFeatures(*(f.unflatten(0, pixels.shape[:2]) for f in self.image(images)))
+        return _by_view(self.image(self._images(pixels)), pixels)
+
+    def encode_views_by(self, pixels: torch.Tensor, last_blocks: Iterable[str]) -> dict[str, ImageFeatures]:
+        """The same by each of several last blocks, see `ImageEncoder.last_block`; the blocks before run once."""
+        x = self.image.trunk(self._images(pixels))
+        return {key: _by_view(self.image.last_block(x, key), pixels) for key in last_blocks}
+
+    def _images(self, pixels):
+        return normalise(pixels.to(self.device).flatten(0, 1), self.mean, self.std)  # (B·V, 3, S, S)
+
+
+def _by_view(features, pixels):
+    return ImageFeatures(*(f.unflatten(0, pixels.shape[:2]) for f in features))  # (B·V, …) -> (B, V, …)
 
 
 def load(

@@ -60,7 +60,7 @@ def summarise(
                 "class_ap": [None if math.isnan(ap) else round(100 * ap, 4) for ap in found.class_ap.tolist()],
                 "decided_by_ties": {str(k): n for k, n in found.decided_by_ties.items()},
             }
-            if e.diagnostics and rows.SCORERS[scorer].has_parts and row in embeddings:
+            if e.diagnostics and rows.of_key(scorer).has_parts and row in embeddings:
                 alone = {part: measure(file[row, scorer, part], images.labels, first, used[task], settings=e) for part in PARTS}
                 values["diagnostics"] = {part.removesuffix("_part"): found.values["mAP"] for part, found in alone.items()}
             for key, value in values.items():

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from rcnn.clip import Clip
+from rcnn.clip.image_tower import CLEARCLIP
 from rcnn.config import EvaluateConfig
 from rcnn.learn.class_embeddings import coinciding
 from rcnn.progress import progress
@@ -47,11 +48,15 @@ def fill(
     Batches that are done in the file are left alone. They are the same whatever the number of processes, so results are, too.
     """
     distinct = {name: _distinct(s.class_embeddings, model.device) for name, s in sets.items()}
+    last_blocks = dict.fromkeys(last_block(scorer) for s in sets.values() for scorer in s.scorers)
     cut = model.image.image_size, settings.grids, file.batch_size, settings.workers
 
     def score(pixels: torch.Tensor, clock: Clock) -> Iterator[np.ndarray]:
         with adding_to(clock, "encoding", model.device):
-            features = model.encode_views(pixels)
+            if list(last_blocks) == [CLEARCLIP]:
+                features = {CLEARCLIP: model.encode_views(pixels)}
+            else:
+                features = model.encode_views_by(pixels, last_blocks)
         with adding_to(clock, "scoring"):
             yield from _score(sets, distinct, features)
 
@@ -96,6 +101,11 @@ def over(
     return clock
 
 
+def last_block(scorer: str) -> str:
+    """The last block of the image tower for a scorer: what follows a slash in its key, else the paper's."""
+    return scorer.partition("/")[2] or CLEARCLIP
+
+
 def _distinct(class_embeddings, device):
     """(distinct class embeddings, the number among them of every class), on the device.
 
@@ -108,11 +118,11 @@ def _distinct(class_embeddings, device):
 
 
 def _score(sets, distinct, features):
-    """(b, C) scores of the images with these features, one table after the other in the order of `ScoreFile.planes`."""
+    """(b, C) scores of the images with {last block: features}, one table after the other in the order of `ScoreFile.planes`."""
     for name, scored in sets.items():
         class_embeddings, numbers = distinct[name]
         for scorer, score in scored.scorers.items():
-            scores = score(features, class_embeddings)
+            scores = score(features[last_block(scorer)], class_embeddings)
             for part in scored.parts(scorer):
                 values = getattr(scores, part)[:, numbers].cpu().numpy()
                 if not np.isfinite(values).all():
