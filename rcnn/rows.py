@@ -74,10 +74,10 @@ TAGCLIP = {  # rows of a pass of their own, by the field of TagScores, and their
 
 
 def label(row: str, scorer: str = "plain") -> str:
-    """Name of a row under a scorer; a row that is not in the table is shown by its key."""
+    """Name of a row under a scorer; those that are not in the tables are shown by their keys."""
     if row in TAGCLIP:
         return TAGCLIP[row]
-    return (ROWS[row].label if row in ROWS else row) + SCORERS[scorer].label
+    return (ROWS[row].label if row in ROWS else row) + (SCORERS[scorer].label if scorer in SCORERS else f", {scorer}")
 
 
 def scorers(row: str, settings: EvaluateConfig) -> list[str]:
