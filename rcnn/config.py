@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from rcnn import functions
 from rcnn.datasets import DATASETS
 from rcnn.files import read_text
 from rcnn.printing import UNPRINTABLE, cut, explain, short
@@ -67,7 +68,10 @@ class Section(BaseModel):
     def _clean(cls, value, info):
         known = cls.model_fields[info.field_name].json_schema_extra
         if value is not None and known and known["path"]:
-            value = {n: _absolute(p) for n, p in value.items()} if isinstance(value, dict) else _absolute(value)
+            if isinstance(value, dict):  # of files or functions
+                value = {n: p if functions.is_name(p) else _absolute(p) for n, p in value.items()}
+            else:
+                value = _absolute(value)
         for text in (*value, *value.values()) if isinstance(value, dict) else [value]:
             if isinstance(text, str) and (odd := UNPRINTABLE.search(text.replace("\n", ""))):
                 raise ValueError(f"expected text without control characters that UTF-8 can write, not {short(odd[0])}")
@@ -177,6 +181,7 @@ class EvaluateConfig(Section):
         None, "names that compete with the classes in TagCLIP; null: the data set's", "metrics", max_length=1000
     )
     bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none", "intervals", ge=0, le=10_000)
+    keep_scores: bool = option(False, "keep the scores of all rows in RUN/scores_kept, as .npy files and a JSON", "nothing")
     workers: int = option(2, "processes that decode images, on Linux", "nothing", ge=0, le=1024)
     save_every: float = option(120.0, "seconds between notes, from which a killed evaluation goes on", "nothing", ge=0, le=1e6)
 
@@ -199,7 +204,13 @@ class Config(Section):
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     rows: dict[str, str] = option(
-        {}, "rows.NAME=FILE: class embeddings or sentences from elsewhere, to measure too", "metrics", path=True
+        {},
+        "rows.NAME=FILE or MODULE:FUNCTION: class embeddings or sentences from elsewhere, to measure too",
+        "metrics",
+        path=True,
+    )
+    scorers: dict[str, str] = option(
+        {}, "scorers.NAME=MODULE:FUNCTION: what else scores images, for the class names and the method", "scores"
     )
 
 

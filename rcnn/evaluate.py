@@ -6,6 +6,11 @@ processes: `torchrun --nproc-per-node=4 -m rcnn.evaluate RUN`. Class embeddings 
 
     python -m rcnn.evaluate RUN rows.mine=mine.safetensors     (C, D), and the class names in its metadata
     python -m rcnn.evaluate RUN rows.cupl=sentences.json       {class name: [sentences]}
+    python -m rcnn.evaluate RUN rows.mine=module:function      function(class names, CLIP) -> (C, D)
+
+and so are scores, for the class names and the run's method:
+
+    python -m rcnn.evaluate RUN scorers.mine=module:function   function(features, class embeddings, settings) -> (B, C)
 """
 
 from rcnn import checkpoint, cli, config

@@ -1,22 +1,29 @@
 """An evaluation from end to end: the rows of a run and others, one pass over the images, and the result."""
 
 import contextlib
+import itertools
 import time
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
-from rcnn import checkpoint, config, progress, provenance, rows, runtime
+from rcnn import checkpoint, config, functions, progress, provenance, rows, runtime
+from rcnn.clip.image_tower import ImageFeatures
 from rcnn.config import Config, EvaluateConfig
 from rcnn.datasets import DATASETS
 from rcnn.datasets.images import ImageSet
 from rcnn.files import digest, sweep
+from rcnn.functions import Function
 from rcnn.learn import elsewhere
+from rcnn.printing import lossless, short
 from rcnn.results import table
 from rcnn.results.result import Result
 from rcnn.results.summary import summarise
-from rcnn.score import one_pass, processes, tagclip_pass, views
+from rcnn.score import kept, one_pass, processes, tagclip_pass, views
+from rcnn.score.mssa import Scores
 from rcnn.score.score_file import ScoredSet, ScoreFile
 from rcnn.text.classes import ClassList
 
@@ -49,7 +56,8 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         losses = metadata["learning"].get("learned", {}).get(metadata["method"], {}).get("losses", [])
         epochs = checkpoint.read_epochs(output, metadata["method"], shape, losses) if settings.evaluate.epochs else {}
         embeddings = learned | others
-        sets = scored_sets(settings.evaluate, embeddings, epochs)
+        own = {name: functions.load(function) for name, function in settings.scorers.items()}
+        sets = scored_sets(settings.evaluate, embeddings, epochs, own, (rows.BASELINE, metadata["method"]))
         identity = {
             "images": digest([_stamp(path) for path in images.paths]),
             "clip": metadata["identity"]["clip"],
@@ -60,6 +68,8 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         if background is None:
             background = DATASETS[settings.dataset.kind].background
         scored = {"sets": _digests(sets), **identity}
+        if own:  # a function that was changed is another one
+            scored["own"] = {name: function.sha256 for name, function in own.items()}
         made_from = digest([
             scored, digest(images.labels.contiguous().numpy().tobytes()), images.left_out, list(map(str, images.missing)),
             settings.seed, settings.evaluate.tagclip and background, config.shaping(settings, "metrics", "intervals"),
@@ -72,12 +82,18 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
             path.unlink(missing_ok=True)
             file.delete()
         barrier()
-        if result := finished(path, made_from):
+        keep, kept_in = settings.evaluate.keep_scores, output / "scores_kept"
+        result = finished(path, made_from)
+        if result and (kept.holds(kept_in, made_from) or not keep):
             if rank == 0:
                 print(f"{table.render(result)}\n\n{path} is of these very settings; --again measures anew")
                 if changed := provenance.changed_sources(result.sources, sources):
                     print(f"WARNING: the code has changed since: {', '.join(changed)}; --again measures anew")
             return result
+        if keep and rank == 0:
+            tables = sum(len(sets[row].scorers) for row in embeddings)
+            tables += len(rows.TAGCLIP) * len(classes.tasks) * settings.evaluate.tagclip
+            kept.require_room(kept_in, (4 * tables + 1) * images.labels.numel())
         model = load_clip()
         if settings.evaluate.compile:
             model.image.compile()
@@ -111,11 +127,28 @@ def evaluate(settings: Config, images: ImageSet, classes: ClassList, again: bool
         if tags:
             took |= {"tagclip": tag_clock.encoding, "tagclip_images": tag_clock.images}
         result = Result(**found, made_from=made_from, sources=sources, seconds=took)
+        if keep:
+            _keep(kept_in, result, images, classes, embeddings, file, tags)
         result.save(path)
         for scores in (file, tags) if tags else (file,):
             scores.delete()
         print(f"{table.render(result)}\n\nresult file: {path}")
         return result
+
+
+def _keep(folder, result, images, classes, embeddings, file, tags):
+    """Write the scores that the rows of a result were measured from."""
+    totals = file.totals(embeddings).items()
+    tables = [kept.Table(scores, *key, result.label(*key)) for key, scores in totals]
+    for row, task in itertools.product(rows.TAGCLIP if tags else (), classes.tasks):
+        scores = tags.total(tagclip_pass.plane(row, task), "plain")
+        tables.append(kept.Table(scores, row, "plain", result.label(row), task))
+    unread = sorted(set().union(*(f.done()[1] for f in ((file, tags) if tags else (file,)))))
+    facts = {
+        "images": [lossless(str(path)) for path in images.paths], "unreadable": unread, "class_names": list(classes.names),
+        "first_column": classes.tasks,
+    }  # fmt: skip
+    kept.write(folder, tables, images.labels, result.made_from, facts)
 
 
 @contextlib.contextmanager
@@ -152,22 +185,56 @@ def check(settings: Config, images: ImageSet, classes: ClassList) -> None:
     for row, path in settings.rows.items():
         if row in rows.ROWS | rows.TAGCLIP or "/" in row:
             raise ValueError(f"rows.{row}: expected a name of your own, without '/'; the comparison has a row {row}")
-        if not Path(path).is_file():
+        if functions.is_name(path):
+            functions.load(path)
+        elif not Path(path).is_file():
             raise FileNotFoundError(f"rows.{row}: there is no file {path}")
+    for scorer, name in settings.scorers.items():
+        if scorer in rows.SCORERS or "/" in scorer:
+            raise ValueError(f"scorers.{scorer}: expected a name of your own, without '/'; there is a scorer {scorer}")
+        if not functions.is_name(name):
+            raise ValueError(f"scorers.{scorer}: expected MODULE:FUNCTION, got {short(name)}")
+        functions.load(name)
 
 
 def scored_sets(
-    settings: EvaluateConfig, embeddings: dict[str, torch.Tensor], epochs: dict[int, torch.Tensor]
+    settings: EvaluateConfig,
+    embeddings: dict[str, torch.Tensor],
+    epochs: dict[int, torch.Tensor],
+    own: Mapping[str, Function] = MappingProxyType({}),
+    of_rows: Sequence[str] = (),
 ) -> dict[str, ScoredSet]:
-    """Rows by all their scorers, in parts if these are measured too; epochs by the last scorer, which is the method's."""
+    """Rows by all their scorers, in parts if these are measured too; epochs by the last scorer, which is the method's.
+
+    `own` scorers score the rows `of_rows`, and come before the last.
+    """
     in_parts = tuple(key for key, scorer in rows.SCORERS.items() if scorer.has_parts and settings.diagnostics)
     sets = {}
+    mine = {key: partial(_own_scores, function, settings) for key, function in own.items()}
     for row, z in embeddings.items():
-        scorers = {key: partial(rows.of_key(key).score, settings=settings) for key in rows.scorers(row, settings)}
-        sets[row] = ScoredSet(z, scorers, in_parts)
+        *first, last = rows.scorers(row, settings)
+        of_row = {key: _scorer(key, settings) for key in first} | (mine if row in of_rows else {})
+        sets[row] = ScoredSet(z, of_row | {last: _scorer(last, settings)}, in_parts)
     last = rows.method_scorer(settings)
-    by_last = {last: partial(rows.of_key(last).score, settings=settings)}
-    return sets | {f"epoch/{epoch}": ScoredSet(z, by_last) for epoch, z in epochs.items()}
+    return sets | {f"epoch/{epoch}": ScoredSet(z, {last: _scorer(last, settings)}) for epoch, z in epochs.items()}
+
+
+def _scorer(key, settings):
+    return partial(rows.of_key(key).score, settings=settings)
+
+
+def _own_scores(function, settings, features, class_embeddings):
+    """Scores by a function of one's own, which is given copies: what it does with them is felt by no other scorer."""
+    scores = function(ImageFeatures(*(f.clone() for f in features)), class_embeddings.clone(), settings)
+    shape = len(features.global_features), len(class_embeddings)
+    if not isinstance(scores, torch.Tensor):
+        raise ValueError(f"{function.name}: expected a tensor of scores {shape}, got {short(scores)}")
+    if scores.shape != shape or not scores.is_floating_point():
+        found = f"{tuple(scores.shape)} of {scores.dtype}"
+        raise ValueError(f"{function.name}: expected scores of shape {shape} of floating-point numbers, got {found}")
+    if not (total := scores.float()).isfinite().all():
+        raise ValueError(f"{function.name}: expected finite scores")
+    return Scores(total, None, None, None)
 
 
 def _stamp(path):

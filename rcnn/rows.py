@@ -74,10 +74,11 @@ TAGCLIP = {  # rows of a pass of their own, by the field of TagScores, and their
 
 
 def label(row: str, scorer: str = "plain") -> str:
-    """Name of a row under a scorer; a row that is not in the table is shown by its key."""
+    """Name of a row under a scorer; those that are not in the tables are shown by their keys."""
     if row in TAGCLIP:
         return TAGCLIP[row]
-    return (ROWS[row].label if row in ROWS else row) + of_key(scorer).label
+    known = scorer.partition("/")[0] in SCORERS
+    return (ROWS[row].label if row in ROWS else row) + (of_key(scorer).label if known else f", {scorer}")
 
 
 def of_key(scorer: str) -> Scorer:

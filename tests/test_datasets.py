@@ -205,7 +205,7 @@ def test_a_category_or_an_image_that_is_there_twice_is_refused_and_both_are_name
 def test_a_file_name_that_is_none_is_refused_in_one_short_line(read_coco, name):
     content = instances()
     content["images"][1]["file_name"] = name
-    with pytest.raises(ValueError, match=r"^[^\n\0\x1b\u202e]*instances\.json: file name '[^\n\0\x1b\u202e]{,300}$"):
+    with pytest.raises(ValueError, match=r"^[^\n\0\x1b\u202e]*instances\.json: file name '[^\n\0\x1b\u202e]{,500}$"):
         read_coco(content)
 
 

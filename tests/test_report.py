@@ -39,7 +39,7 @@ OTHER_IMAGES = {  # rows of the paper that cannot be compared with its own, by t
 FREE = {  # options in which results that are averaged may differ
     "seed", "device", "output", "cache", "rows", "clip.model", "clip.pretrained", "clip.weights", "clip.trust_torchscript",
     "classes.seen", "classes.unseen", "corpus.path", "dataset.images", "dataset.annotations", "evaluate.batch_size",
-    "evaluate.compile", "evaluate.bootstrap", "evaluate.workers", "evaluate.save_every",
+    "evaluate.compile", "evaluate.bootstrap", "evaluate.workers", "evaluate.save_every", "evaluate.keep_scores",
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from safetensors import safe_open
 from torch.nn import functional as F
 
-from rcnn import checkpoint
+from rcnn import checkpoint, functions
 from rcnn.clip import Clip
 from rcnn.files import must_be_regular
 from rcnn.learn import class_embeddings
@@ -21,22 +21,28 @@ NAMES = TypeAdapter(list[str])
 
 
 def read(
-    path: str | Path, classes: ClassList, width: int, fingerprint: str, model: Callable[[], Clip], cache: str | None = None
+    source: str | Path, classes: ClassList, width: int, fingerprint: str, model: Callable[[], Clip], cache: str | None = None
 ) -> torch.Tensor:
     """Class embeddings from elsewhere, (C, D) float32 unit vectors.
 
     Args:
-        path: a safetensors file with one tensor (C, D) and its metadata "class_names", a JSON list in the order of the class
+        source: a safetensors file with one tensor (C, D) and its metadata "class_names", a JSON list in the order of the class
             list; the class_embeddings.safetensors of another run, of which the method's row is taken; or a JSON file
-            {class name: [sentences]}, of which the normalised mean is taken (CuPL's form).
+            {class name: [sentences]}, of which the normalised mean is taken (CuPL's form); or "module:function", which is
+            called with the list of class names and the CLIP and returns a tensor (C, D).
         width: D.
         fingerprint: of the CLIP of this run, which another run must share.
-        model: called if sentences must be encoded.
+        model: called if sentences must be encoded, or for a function.
 
     Raises:
-        ValueError: no such file, or one of other classes, of another CLIP, or of vectors that are none.
+        ValueError: no such file, or one of other classes, of another CLIP, or of vectors that are none; a function that raises.
     """
-    path = Path(path)
+    if functions.is_name(str(source)):
+        z = functions.load(str(source))(list(classes.names), model())
+        if not isinstance(z, torch.Tensor):
+            raise ValueError(f"{source}: expected a tensor of class embeddings {(len(classes), width)}, got {short(z)}")
+        return _checked(source, z.detach().cpu(), len(classes), width)
+    path = Path(source)
     if path.suffix == ".json":
         sentences = corpus.from_sentences(path, classes)
         return class_embeddings.mean(corpus.encode(model(), sentences, cache))
@@ -50,13 +56,17 @@ def read(
             f"{path}: expected the run's {len(classes)} classes in its order, found {len(names)}; "
             f"class {place} is {short(ours)} in the run and {short(theirs)} here"
         )
-    if z.shape != (len(classes), width):
-        raise ValueError(f"{path}: expected class embeddings of shape {(len(classes), width)}, got {tuple(z.shape)}")
+    return _checked(path, z, len(classes), width)
+
+
+def _checked(source, z, num_classes, width):
+    if z.shape != (num_classes, width):
+        raise ValueError(f"{source}: expected class embeddings of shape {(num_classes, width)}, got {tuple(z.shape)}")
     if not z.is_floating_point():
-        raise ValueError(f"{path}: expected class embeddings of floating-point numbers, got {z.dtype}")
+        raise ValueError(f"{source}: expected class embeddings of floating-point numbers, got {z.dtype}")
     z = F.normalize(z.float(), dim=1)
     if not (z.norm(dim=1) > 0.99).all():  # NaN, infinite, zero, or too small for float32
-        raise ValueError(f"{path}: expected finite class embeddings other than zero")
+        raise ValueError(f"{source}: expected finite class embeddings other than zero")
     return z
 
 

@@ -45,7 +45,7 @@ def summarise(
     of_classes = {task: count_classes(images.labels, classes.tasks[task], mask) for task, mask in used.items()}
     if empty := [task for task, found in of_classes.items() if not found.positive]:
         raise ValueError(f"{empty[0]}: none of the images that show its classes can be read")
-    shared = {(row, scorer): file.total(row, scorer) for row in embeddings for scorer in rows.scorers(row, e)}
+    shared = file.totals(embeddings)
     tables = {task: dict(shared) for task in classes.tasks}
     for task, row in itertools.product(classes.tasks, rows.TAGCLIP if tags else ()):
         tables[task][row, "plain"] = tags.total(tagclip_pass.plane(row, task), "plain")
@@ -60,7 +60,7 @@ def summarise(
                 "class_ap": [None if math.isnan(ap) else round(100 * ap, 4) for ap in found.class_ap.tolist()],
                 "decided_by_ties": {str(k): n for k, n in found.decided_by_ties.items()},
             }
-            if e.diagnostics and rows.of_key(scorer).has_parts and row in embeddings:
+            if row in embeddings and file.has_parts(row, scorer):
                 alone = {part: measure(file[row, scorer, part], images.labels, first, used[task], settings=e) for part in PARTS}
                 values["diagnostics"] = {part.removesuffix("_part"): found.values["mAP"] for part, found in alone.items()}
             for key, value in values.items():

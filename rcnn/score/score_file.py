@@ -12,7 +12,7 @@ import shutil
 import time
 import weakref
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,6 +123,14 @@ class ScoreFile:
         if (plane := Plane(name, scorer, "total")) in self._index:
             return self[plane]
         return Mean(self[Plane(name, scorer, "global_part")], self[Plane(name, scorer, "local_part")])
+
+    def totals(self, names: Iterable[str]) -> dict[tuple[str, str], np.ndarray | Mean]:
+        """{(set, scorer): scores that count} of these sets, by all their scorers."""
+        return {(name, p.scorer): self.total(name, p.scorer) for name in names for p in self.planes if p.name == name}
+
+    def has_parts(self, name: str, scorer: str) -> bool:
+        """Whether both parts of the scores are kept."""
+        return Plane(name, scorer, PARTS[0]) in self._index
 
     def images(self, batch: int) -> range:
         """Numbers of the images of a batch."""
