@@ -7,9 +7,10 @@
 #   coco         as bash coco.sh, if downloads/coco has its images
 #   nuswide      as bash nuswide.sh, if downloads/nuswide has its images
 #   openimages   as bash scripts/openimages.sh, if downloads/openimages has its images
-#   mini         the mini benchmark, as bash scripts/mini.sh, if none of them is here
+#   mini         the mini benchmark, as bash scripts/mini.sh, if none of them can be measured
 #   page         outputs/paper/README.md; of the data sets also outputs/paper/tables.{md,csv,tex}
-# Nothing is downloaded: the page says what is absent and how to get it, with the hours that measuring will take here.
+# Nothing is downloaded, CLIP's weights neither: the page says what is absent and how to get it, with the hours that measuring
+# will take here.
 # What fails does not stop the others; the exit code is then 1, and the last line names it.
 # Pairs are configuration keys for all of them, such as train.epochs=5, clip.weights=ViT-B-16.pt or evaluate.tagclip=true,
 # which measures the paper's TagCLIP* by a second pass over the images.
@@ -27,14 +28,19 @@ for pair in "$@"; do
       ;;
   esac
 done
-ready=" $(python scripts/paper_page.py ready "$@" | tr '\n' ' ')"
+ready=" $(python scripts/paper_page.py ready "$@") "
 states="" failed=""
 
 # keep NAME COMMAND …   runs the command, and notes whether it went well
 keep() {
-  local name="$1"
+  local name="$1" code=0
   shift
-  if "$@"; then states+=" --measured $name"; else failed+=" $name" states+=" --failed $name"; fi
+  "$@" || code=$?
+  case "$code" in
+    0) states+=" --measured $name" ;;
+    130 | 143) exit "$code" ;; # interrupted, and so are we
+    *) failed+=" $name" states+=" --failed $name" ;;
+  esac
 }
 # data_set NAME SCRIPT PAIR …   the script without its download, if the data set is here
 data_set() {
@@ -42,7 +48,7 @@ data_set() {
   shift 2
   case "$ready" in
     *" $name "*) keep "$name" bash "$script" --skip data "$@" ;;
-    *) echo "absent" ;;
+    *) echo "its images or CLIP's weights are not here" ;;
   esac
 }
 mini() {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """The page of scripts/paper.sh: ours beside the paper, and what is absent.
 
-    python scripts/paper_page.py ready [key=value …]          # names of the data sets whose images are here
+    python scripts/paper_page.py ready [key=value …]          # names of the data sets whose images and weights are here
     python scripts/paper_page.py write [--measured NAME …] [--failed NAME …] [key=value …]
 
 The second writes outputs/paper/README.md from the results of what was measured, and tables.{md,csv,tex} beside it. For what is
@@ -21,9 +21,11 @@ sys.path.insert(0, str(ROOT))
 import prepare_coco
 import prepare_openimages
 import torch
+from huggingface_hub import try_to_load_from_cache
 
 from rcnn import cli, config, runtime
 from rcnn.clip.image_tower import ImageEncoder
+from rcnn.clip.weights import pretrained_source
 from rcnn.datasets import DATASETS
 from rcnn.files import replace_file
 from rcnn.results import table, tables
@@ -93,7 +95,7 @@ def seconds_per_view(settings: config.Config) -> float:
         tower = ImageEncoder(image_size=224, patch=16, width=768, heads=12, layers=12, mlp_width=3072, embed_dim=512)
         for parameter in tower.parameters():
             torch.nn.init.normal_(parameter, std=0.02)
-        batch = torch.zeros(64 if device.type == "cuda" else 4, 3, 224, 224)
+        batch = torch.zeros(64 if device.type == "cuda" else 2, 3, 224, 224)
     precision = settings.evaluate.precision
     if precision == "auto":
         precision = "fp16" if device.type == "cuda" else "float32"
@@ -123,16 +125,15 @@ def numbers(name: str, result: Result | None) -> list[str]:
 
 def _numbers(title, columns, rows, result):
     lines = ["", f"**{title}**", "", f"| method | task | {' | '.join(columns)} |", "|---" * (2 + len(columns)) + "|"]
-    mark = "" if result is None or result.comparable else ", NOT COMPARABLE"
     for words, quoted, (row, scorer) in rows:
         for task, values in quoted.items():
-            measured = result and result.rows.get(row, {}).get(scorer, {}).get(task)
-            ours = [_difference(measured, c, v) for c, v in zip(columns, values, strict=True)] if measured else None
             lines.append(f"| {words}, paper | {task.upper()} | {' | '.join(map(str, values))} |")
-            if ours:
-                lines.append(f"| **{words}, ours{mark}** | {task.upper()} | {' | '.join(ours)} |")
-            else:
-                lines.append(f"| **{words}, ours** | {task.upper()} | not measured |{' |' * (len(columns) - 1)}")
+            if result is None:
+                continue
+            measured = result.rows.get(row, {}).get(scorer, {}).get(task, {})
+            ours = [_difference(measured, *pair) for pair in zip(columns, values, strict=True)]
+            mark = ", not measured" if not measured else "" if result.comparable else ", NOT COMPARABLE"
+            lines.append(f"| **{words}, ours{mark}** | {task.upper()} | {' | '.join(ours)} |")
     return lines
 
 
@@ -141,6 +142,25 @@ def _difference(measured, column, quoted):
         return "-"
     value = measured[column].value
     return f"**{value:.1f}** ({round(value - quoted, 1) + 0.0:+.1f})"
+
+
+def glance(results: dict[str, Result]) -> list[str]:
+    """Lines of one table: the method on every data set, paper and ours, by the F1 of the fewest names and by mAP."""
+    lines = ["| data set | task | | F1, paper | F1, ours | mAP, paper | mAP, ours |", "|---|---|---|---|---|---|---|"]
+    known, (row, scorer) = tables.paper(), tables.METHOD
+    for name in SOURCES:
+        spec, parts = next(spec for spec in known.values() if spec.get("dataset") == name), known["table3"]
+        result = results.get(name)
+        for task in ("zsl", "gzsl"):
+            quoted = dict(zip(spec["columns"], spec["rows"]["RCNn"][task], strict=True))
+            if name in parts["datasets"]:
+                quoted |= dict(zip(parts["columns"], parts["datasets"][name][f"{row} {scorer}"][task], strict=True))
+            f1 = next(metric for metric in quoted if metric.startswith("F1"))
+            measured = result.rows.get(row, {}).get(scorer, {}).get(task, {}) if result else {}
+            mark = "not measured" if not measured else "" if result.comparable else "NOT COMPARABLE"
+            cells = [text for m in (f1, "mAP") for text in (str(quoted[m]), _difference(measured, m, quoted[m]))]
+            lines.append(f"| {DATASETS[name].title}, {f1} | {task.upper()} | {mark} | {' | '.join(cells)} |")
+    return lines
 
 
 def absent(names: Sequence[str], pairs: Sequence[str]) -> list[str]:
@@ -162,40 +182,66 @@ def absent(names: Sequence[str], pairs: Sequence[str]) -> list[str]:
         "CLIP ViT-B/16 is needed for all of them: 0.35 GB, fetched on first use by their own scripts, or `clip.weights=FILE`.",
         "",
         f"Measured here: {1 / per_view:,.2f} views/s by an image tower of ViT-B/16's size with random weights "
-        f"({runtime.device(settings.device)}, {torch.get_num_threads()} threads, the least of two batches). The hours are "
-        "projected from it and leave out decoding, where it is the slower part, intervals, and learning the class names from "
+        f"({runtime.device(settings.device)}, threads: {torch.get_num_threads()}, the least of two batches). The hours are "
+        "projected from it and leave out the reading of images, metrics and intervals, and learning the class names from "
         "text: on two CPU cores some 8 minutes for MS-COCO and 21 hours for NUS-WIDE, by `scripts/README.md`; "
         "`python scripts/benchmark_train.py` measures it here.",
     ]
 
 
+def has_images(settings: config.Config) -> bool:
+    """Whether there is a folder of images; what is missing in it is for `rcnn.data check` to say."""
+    return Path(settings.dataset.images).is_dir()
+
+
+def has_weights(settings: config.Config) -> bool:
+    """Whether CLIP's weights are named, or in one of the two caches where open_clip keeps them: no need to download."""
+    if settings.clip.weights:
+        return True
+    source = pretrained_source(settings.clip.model, settings.clip.pretrained)
+    if source["url"] and (Path.home() / ".cache" / "clip" / Path(source["url"]).name).is_file():
+        return True
+    repository = source["hf_hub"].strip("/")
+    files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    return any(isinstance(try_to_load_from_cache(repository, file), str) for file in files if repository)
+
+
 def ready(pairs: Sequence[str]) -> list[str]:
-    """Names of the data sets whose images are here."""
-    return [name for name in SOURCES if Path(load(name, pairs).dataset.images).is_dir()]
+    """Names of the data sets that can be measured without a download."""
+    every = ((name, load(name, pairs)) for name in SOURCES)
+    return [name for name, settings in every if has_images(settings) and has_weights(settings)]
 
 
 def write(measured: Sequence[str], failed: Sequence[str], pairs: Sequence[str]) -> None:
     """Write the page, and the tables beside it."""
     results = {name: Result.load(load(name, pairs).output) for name in measured}
     mine = tables.tables(tables.group((name, result) for name, result in results.items() if name in SOURCES))
-    here = ready(pairs)
+    here = [name for name in SOURCES if has_images(load(name, pairs))]
     gone = [name for name in SOURCES if name not in here]
-    skipped = [name for name in here if name not in (*measured, *failed)]
+    others = [name for name in here if name not in (*measured, *failed)]
+    skipped = [name for name in others if has_weights(load(name, pairs))]
     lines = ["# The paper's tables, ours beside", ""]
     states = {
         "Measured": [*results],
         "Failed, though its files are here": failed,
         "Here, but skipped": skipped,
+        "Here, but CLIP's weights are not (0.35 GB; its own script fetches them, or clip.weights=FILE)": [
+            name for name in others if name not in skipped
+        ],
         "Absent, see *What is absent*": gone,
     }
     for state, names in states.items():
         if names:
             lines.append(f"- {state}: {', '.join(DATASETS[name].title for name in names)}")
-    lines += ["- Figures: not made yet", "", "In brackets: ours minus the paper's. Percent."]
+    lines += ["- Figures: not made yet", "", "The paper's method, RCNn. In brackets: ours minus the paper's. Percent.", ""]
+    lines += glance(results)
     for name in SOURCES:
         lines += ["", f"## {DATASETS[name].title}", *numbers(name, results.get(name))]
-        notes = dict.fromkeys(note for made in mine if made.dataset == name for note in made.notes)
-        lines += ["", *(f"- {note}" for note in notes)]
+        notes = [note for made in mine if made.dataset == name for note in made.notes]
+        if name in results and "tagclip" not in results[name].rows:
+            notes.append("TagCLIP is measured with `evaluate.tagclip=true`, by a second pass over the images.")
+        if notes:
+            lines += ["", *(f"- {note}" for note in dict.fromkeys(notes))]
     if mine:
         lines += [
             "",
