@@ -28,7 +28,7 @@ for pair in "$@"; do
       ;;
   esac
 done
-ready=" $(python scripts/paper_page.py ready "$@") "
+ready=" $(python scripts/paper_ready.py "$@") "
 states="" failed=""
 
 # keep NAME COMMAND …   runs the command, and notes whether it went well
@@ -57,7 +57,7 @@ mini() {
 page() {
   # each state is a word without spaces
   # shellcheck disable=SC2086
-  python scripts/paper_page.py write $states "$@" || failed+=" page"
+  python scripts/paper_page.py $states "$@" || failed+=" page"
 }
 step coco data_set coco coco.sh "$@"
 step nuswide data_set nuswide nuswide.sh "$@"

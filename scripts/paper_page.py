@@ -1,11 +1,10 @@
 #!/usr/bin/env python
 """The page of scripts/paper.sh: ours beside the paper, and what is absent.
 
-    python scripts/paper_page.py ready [key=value …]          # names of the data sets whose images and weights are here
-    python scripts/paper_page.py write [--measured NAME …] [--failed NAME …] [key=value …]
+    python scripts/paper_page.py [--measured NAME …] [--failed NAME …] [key=value …]
 
-The second writes outputs/paper/README.md from the results of what was measured, and tables.{md,csv,tex} beside it. For what is
-absent it measures how fast an image tower of ViT-B/16's size with random weights is on this machine. Nothing is downloaded.
+writes outputs/paper/README.md from the results of what was measured, and tables.{md,csv,tex} beside it. For what is absent it
+measures how fast an image tower of ViT-B/16's size with random weights is on this machine. Nothing is downloaded.
 """
 
 import argparse
@@ -21,11 +20,10 @@ sys.path.insert(0, str(ROOT))
 import prepare_coco
 import prepare_openimages
 import torch
-from huggingface_hub import try_to_load_from_cache
+from paper_ready import has_images, has_weights, load
 
 from rcnn import cli, config, runtime
 from rcnn.clip.image_tower import ImageEncoder
-from rcnn.clip.weights import pretrained_source
 from rcnn.datasets import DATASETS
 from rcnn.files import replace_file
 from rcnn.results import table, tables
@@ -70,11 +68,6 @@ SOURCES = {
         "bash scripts/openimages.sh",
     ),
 }
-
-
-def load(name: str, pairs: Sequence[str]) -> config.Config:
-    """The configuration of a data set."""
-    return config.load(ROOT / "configs" / f"{name}.yaml", pairs)
 
 
 def views(settings: config.Config) -> int:
@@ -189,29 +182,6 @@ def absent(names: Sequence[str], pairs: Sequence[str]) -> list[str]:
     ]
 
 
-def has_images(settings: config.Config) -> bool:
-    """Whether there is a folder of images; what is missing in it is for `rcnn.data check` to say."""
-    return Path(settings.dataset.images).is_dir()
-
-
-def has_weights(settings: config.Config) -> bool:
-    """Whether CLIP's weights are named, or in one of the two caches where open_clip keeps them: no need to download."""
-    if settings.clip.weights:
-        return True
-    source = pretrained_source(settings.clip.model, settings.clip.pretrained)
-    if source["url"] and (Path.home() / ".cache" / "clip" / Path(source["url"]).name).is_file():
-        return True
-    repository = source["hf_hub"].strip("/")
-    files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-    return any(isinstance(try_to_load_from_cache(repository, file), str) for file in files if repository)
-
-
-def ready(pairs: Sequence[str]) -> list[str]:
-    """Names of the data sets that can be measured without a download."""
-    every = ((name, load(name, pairs)) for name in SOURCES)
-    return [name for name, settings in every if has_images(settings) and has_weights(settings)]
-
-
 def write(measured: Sequence[str], failed: Sequence[str], pairs: Sequence[str]) -> None:
     """Write the page, and the tables beside it."""
     results = {name: Result.load(load(name, pairs).output) for name in measured}
@@ -269,15 +239,11 @@ def write(measured: Sequence[str], failed: Sequence[str], pairs: Sequence[str]) 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["ready", "write"])
     parser.add_argument("--measured", action="append", default=[], choices=[*SOURCES, "mini"], metavar="NAME")
     parser.add_argument("--failed", action="append", default=[], choices=[*SOURCES, "mini"], metavar="NAME")
     parser.add_argument("pairs", nargs="*", metavar="key=value", help="configuration keys, as given to scripts/paper.sh")
     args = parser.parse_intermixed_args(argv)
-    if args.action == "ready":
-        print(*ready(args.pairs))
-    else:
-        write(args.measured, args.failed, args.pairs)
+    write(args.measured, args.failed, args.pairs)
 
 
 if __name__ == "__main__":

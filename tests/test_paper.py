@@ -10,6 +10,7 @@ from pathlib import Path
 
 import make_standins
 import paper_page
+import paper_ready
 import pytest
 
 from rcnn.text.classes import ClassList
@@ -105,12 +106,12 @@ def test_a_data_set_that_is_there_is_measured_beside_the_paper_a_broken_one_is_n
 def test_images_without_clips_weights_are_not_measured_and_nothing_is_downloaded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(paper_page, "try_to_load_from_cache", lambda repository, file: None)
+    monkeypatch.setattr(paper_ready, "try_to_load_from_cache", lambda repository, file: None)
     monkeypatch.setattr(paper_page, "seconds_per_view", lambda settings: 0.1)
     monkeypatch.setattr(paper_page, "FOLDER", tmp_path / "paper")
     for folder in ("coco/val2014", "nuswide/Flickr"):
         (tmp_path / "downloads" / folder).mkdir(parents=True)
-    assert paper_page.ready([]) == []
+    assert paper_ready.ready([]) == []
     paper_page.write([], [], [])
     page = (tmp_path / "paper" / "README.md").read_text()
     assert (
@@ -119,7 +120,7 @@ def test_images_without_clips_weights_are_not_measured_and_nothing_is_downloaded
     ) in page
     (tmp_path / ".cache" / "clip").mkdir(parents=True)
     (tmp_path / ".cache" / "clip" / "ViT-B-16.pt").touch()
-    assert paper_page.ready([]) == ["coco", "nuswide"]
+    assert paper_ready.ready([]) == ["coco", "nuswide"]
     paper_page.write([], ["coco"], [])
     page = (tmp_path / "paper" / "README.md").read_text()
     assert "- Failed, though its files are here: MS-COCO\n- Here, but skipped: NUS-WIDE\n" in page
