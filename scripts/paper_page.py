@@ -36,7 +36,7 @@ ABLATION = {
     "cnr_pbl plain": "+ PBL",
     "cnr_pbl mssa": "+ MSSA",
 }  # Table 3's rows: row and scorer, and what the page calls them
-OTHERS = {"TagCLIP*": ("tagclip", "plain"), "RCNn": tables.METHOD}  # rows of Tables 1 and 2 that are measured here, too
+METHODS = {"RCNn": tables.METHOD, "TagCLIP*": ("tagclip", "plain")}  # rows of Tables 1 and 2 that are measured here, too
 
 
 class Source(NamedTuple):
@@ -106,7 +106,7 @@ def numbers(name: str, result: Result | None) -> list[str]:
     found, known = [], tables.paper()
     for spec in known.values():
         if spec.get("dataset") == name:
-            rows = [(row, spec["rows"][row], key) for row, key in OTHERS.items()]
+            rows = [(row, spec["rows"][row], key) for row, key in METHODS.items()]
             found += _numbers(spec["title"], spec["columns"], rows, result)
     if name in known["table3"]["datasets"]:
         spec = known["table3"]
