@@ -1,9 +1,9 @@
-# Sourced by coco.sh, nuswide.sh and openimages.sh, which name their `config`. Reads --help, --skip STEP and key=value pairs, goes to an
-# environment in which everything is installed, and leaves
+# Sourced by coco.sh, nuswide.sh, openimages.sh and paper.sh, which name their `config`, and the last its `script_steps`. Reads
+# --help, --skip STEP and key=value pairs, goes to an environment in which everything is installed, and leaves
 #   "$@"              the pairs
 #   run, images       the folders that the configuration and the pairs name
 #   step NAME …       runs the command … unless the step was skipped
-steps="data check train evaluate report" pairs=() skipped=" "
+steps="${script_steps:-data check train evaluate report}" pairs=() skipped=" "
 while [ $# -gt 0 ]; do
   case "$1" in
     -h | --help)
