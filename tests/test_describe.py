@@ -504,3 +504,17 @@ def test_a_configuration_that_is_not_installed_is_named_in_one_line(tmp_path, mo
 def test_an_unknown_key_of_the_configuration_is_refused_with_the_nearest(run):
     with pytest.raises(ValueError, match="unknown configuration key sceens; the nearest is scenes"):
         run("sceens=5")
+
+
+def test_an_answer_that_was_damaged_is_asked_for_again_and_one_that_was_edited_is_taken(run, server, tmp_path):
+    assert not run(*small())
+    path, asked = tmp_path / "c.answers.jsonl", len(server[1].seen)
+    first, *rest = path.read_text().splitlines(keepends=True)
+    record = json.loads(first)
+    path.write_text(first.replace("seen in", "sold in") + "".join(rest))
+    assert not run(*small())
+    assert len(server[1].seen) == asked + 1
+    del record["sha256"]
+    path.write_text(json.dumps(record) + "\n" + "".join(rest))
+    assert not run(*small())
+    assert len(server[1].seen) == asked + 1

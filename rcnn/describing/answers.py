@@ -11,7 +11,7 @@ from typing import Annotated, Any, BinaryIO
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from rcnn.files import must_be_regular, read_bytes
+from rcnn.files import must_be_regular, read_bytes, sealed, unseal
 from rcnn.printing import cut, printable
 
 MOST_TEXT = 100_000  # characters of an answer; what was asked for has some 5,000
@@ -70,6 +70,8 @@ class Answers:
         for number, line in enumerate(read_bytes(self.path).splitlines() if self.path.exists() else (), 1):
             try:
                 record = json.loads(line)
+                if "sha256" in record:  # one that was edited by hand has none any more
+                    record = unseal(self.path, record)
                 self._replies[record["key"]] = Reply(**record)  # which leaves the metadata aside
             except (ValueError, KeyError, TypeError, RecursionError):
                 self.skipped += [number] if line.strip() else []
@@ -87,7 +89,7 @@ class Answers:
 
     def put(self, key: str, reply: Reply, metadata: dict[str, Any]) -> None:
         """Keep a reply, the last one of a key; `metadata` (class, question, round) is for people who read the file."""
-        record = json.dumps({"key": key, **metadata, **asdict(reply)}, ensure_ascii=False) + "\n"
+        record = json.dumps(sealed({"key": key, **metadata, **asdict(reply)}), ensure_ascii=False) + "\n"
         with self._lock:
             self._file.write(record.encode())
             self._file.flush()
