@@ -6,7 +6,7 @@ Without labels all classes get the same z. With some checked photos, z is fitted
 own labels are to be trusted.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -15,8 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rcnn.files import read_json, sealed, unseal, write_json
-from rcnn.printing import cut, short
-from rcnn.text.classes import parse_name
+from rcnn.printing import cut
 
 FEWEST = 30  # photos of a collection that has means and deviations: a mean then errs by less than a fifth of a deviation
 TAGS = 5  # that a photo gets on average without labels, as many as the top 5 of a single photo
@@ -102,6 +101,16 @@ def label_free(statistics: Statistics) -> np.ndarray:
     return statistics.mean + z * statistics.std
 
 
+def must_suffice(present: np.ndarray, precision: float | None) -> None:
+    """ValueError unless cut-offs can be fitted to labels like these (N, C), which is known before any photo is scored."""
+    if len(present) < FOLDS:
+        raise ValueError(f"expected at least {FOLDS} checked photos, better 50, got {len(present)}")
+    if not present.any():
+        raise ValueError("no checked photo shows any of the classes")
+    if precision is not None and not 0 < precision <= 1:
+        raise ValueError(f"precision: expected a share above 0 and at most 1, such as 0.9, got {precision}")
+
+
 def fit(
     scores: np.ndarray, present: np.ndarray, statistics: Statistics, precision: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -120,14 +129,9 @@ def fit(
         ((C,) thresholds, (N, C) bool: what thresholds say of each photo that were fitted to other photos).
 
     Raises:
-        ValueError: too few photos, none that shows a class, or no thresholds have such a precision.
+        ValueError: as `must_suffice`, or no thresholds have such a precision.
     """
-    if len(scores) < FOLDS:
-        raise ValueError(f"expected at least {FOLDS} checked photos, better 50, got {len(scores)}")
-    if not present.any():
-        raise ValueError("no checked photo shows any of the classes")
-    if precision is not None and not 0 < precision <= 1:
-        raise ValueError(f"precision: expected a share above 0 and at most 1, such as 0.9, got {precision}")
+    must_suffice(present, precision)
     z, margins = statistics.standardise(scores), np.empty(scores.shape)
     part = np.arange(len(z)) * FOLDS // len(z)  # neighbours, which may show the same scene, are held out together
     for held_out in (part == i for i in range(FOLDS)):
@@ -211,21 +215,6 @@ def fitted(
         "held_out": assess(predicted, present), "made_with": made_with,
     }  # fmt: skip
     return Cutoffs(class_names, thresholds, "fitted", identity, facts)
-
-
-def columns(class_names: Sequence[str], names: Iterable[str]) -> list[int]:
-    """Which classes are meant by `names`, in any case; "crane [a wading bird]" is needed only where there are two cranes.
-
-    ValueError for a name that no class has, or more than one.
-    """
-    listed, found = [parse_name(name) for name in class_names], []
-    for written in names:
-        name, note = parse_name(written)
-        meant = [i for i, (n, m) in enumerate(listed) if n.lower() == name.lower() and note in ("", m)]
-        if len(meant) != 1:
-            raise ValueError(f"{short(written)} is {'several' if meant else 'none'} of the {len(listed)} classes")
-        found += meant
-    return found
 
 
 def suggest(scores: np.ndarray, statistics: Statistics, count: int) -> list[int]:
