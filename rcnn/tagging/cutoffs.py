@@ -142,12 +142,12 @@ def fit(
 
 def _shrunk(z: np.ndarray, present: np.ndarray) -> np.ndarray:
     """(C,) deviations at which a class is taken as present."""
-    of_all = _best(z.reshape(-1, 1), present.reshape(-1, 1))
+    of_all = best_f1(z.reshape(-1, 1), present.reshape(-1, 1))
     weight = (positives := present.sum(0)) / (positives + PRIOR)
-    return weight * _best(z, present) + (1 - weight) * of_all
+    return weight * best_f1(z, present) + (1 - weight) * of_all
 
 
-def _best(z: np.ndarray, present: np.ndarray) -> np.ndarray:
+def best_f1(z: np.ndarray, present: np.ndarray) -> np.ndarray:
     """(C,) values between two neighbouring z of a class, at which its F1 is highest."""
     order = np.argsort(-z, axis=0, kind="stable")
     z, hits = np.take_along_axis(z, order, 0), np.take_along_axis(present, order, 0).cumsum(0)
