@@ -1,0 +1,237 @@
+"""Cut-offs: from which score on a class counts as being on a photo.
+
+Scores of different classes cannot be compared: one class's cosines lie higher and wider than another's on all photos. So
+every score is first measured in deviations z from its class's mean over the whole collection, which needs no labels.
+Without labels all classes get the same z. With some checked photos, z is fitted, and moved for each class as far as its
+own labels are to be trusted.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, Literal
+
+import numpy as np
+
+from rcnn.files import read_json, sealed, unseal, write_json
+from rcnn.printing import cut
+
+FEWEST = 30  # photos of a collection that has means and deviations: a mean then errs by less than a fifth of a deviation
+TAGS = 5  # that a photo gets on average without labels, as many as the top 5 of a single photo
+COMMON = 0.16  # at most so many of all photos get a class without labels: z is 1 or more, which short lists need
+PRIOR = 4  # positives that weigh as much as all classes together; 2 to 8 differ by less than a point on other drawings
+FOLDS = 10  # parts of the checked photos, each judged by cut-offs that are fitted to the others
+RESAMPLES = 500  # of the photos, for intervals; as evaluate.bootstrap
+KIND = "cut-offs of rcnn, 1"  # of a file, with the version of its contents
+
+
+class Statistics:
+    """Mean and deviation of each class's scores over a collection, from one pass over it."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.count = 0
+        self.mean = np.zeros(num_classes)
+        self._squares = np.zeros(num_classes)  # sum of squared differences from the mean
+
+    def add(self, scores: np.ndarray) -> None:
+        """Count (b, C) scores of b more photos (Chan et al.'s update, which keeps the digits that sums of squares lose)."""
+        if not len(scores):
+            return
+        mean, before = scores.mean(0, dtype=np.float64), self.count
+        self.count += len(scores)
+        step = mean - self.mean
+        self._squares += ((scores - mean) ** 2).sum(0) + step**2 * before * len(scores) / self.count
+        self.mean = self.mean + step * len(scores) / self.count
+
+    @property
+    def std(self) -> np.ndarray:
+        """(C,) standard deviations; 1 where the scores differ by rounding alone, so that no photo stands out there."""
+        std = np.sqrt(self._squares / max(self.count, 1))
+        return np.where(std > 1e-6, std, 1.0)
+
+    def standardise(self, scores: np.ndarray) -> np.ndarray:
+        """(N, C) scores in deviations from their class's mean."""
+        return (scores - self.mean) / self.std
+
+
+@dataclass(frozen=True, eq=False)
+class Cutoffs:
+    """A photo has a class if its score is at or above the class's threshold."""
+
+    class_names: Sequence[str]  # C
+    thresholds: np.ndarray  # (C,) float64
+    rule: Literal["fitted", "z-score"]
+    identity: str  # digest of all that shapes scores: weights, class embeddings, grids, …
+    facts: Mapping[str, Any]  # JSON-able: what they were fitted to, how good they are
+
+    def save(self, path: str | Path) -> None:
+        """Write them as JSON with a checksum."""
+        plain = {"class_names": list(self.class_names), "thresholds": self.thresholds.tolist()}
+        write_json(path, sealed({"kind": KIND, **asdict(self), **plain}))
+
+    @classmethod
+    def load(cls, path: str | Path, identity: str, class_names: Sequence[str]) -> "Cutoffs":
+        """Read cut-offs for the scores of `identity`; ValueError if the file is damaged or its cut-offs are of other scores."""
+        found, again = unseal(path, read_json(path)), "run rcnn calibrate again, or move the file away"
+        if found.pop("kind", None) != KIND:
+            raise ValueError(f"{path} has no cut-offs of this version of the code; {again}")
+        if found["class_names"] != list(class_names):
+            sizes = f"{len(found['class_names'])} names, here {len(class_names)}"
+            raise ValueError(f"{path} has the cut-offs of another class list ({sizes}); {again}")
+        if found["identity"] != identity:
+            raise ValueError(
+                f"{path} has the cut-offs of another model, other class embeddings or other grids "
+                f"(fitted with {cut(str(found['facts'].get('made_with')))}); {again}"
+            )
+        return cls(**{**found, "thresholds": np.array(found["thresholds"])})
+
+
+def beside(classes: str | Path | None, run: str | Path | None = None) -> Path:
+    """Where the cut-offs of a run or of a class list are kept: RUN/cutoffs.json, names.cutoffs.json beside names.txt."""
+    return Path(run) / "cutoffs.json" if run else Path(classes).with_suffix(".cutoffs.json")
+
+
+def label_free(statistics: Statistics) -> np.ndarray:
+    """(C,) thresholds without labels: z deviations above the class's mean, by which a photo gets TAGS classes on average.
+
+    That is where scores are normally distributed; it takes the place of a share of positives that nobody knows.
+    """
+    z = NormalDist().inv_cdf(1 - min(TAGS / len(statistics.mean), COMMON))
+    return statistics.mean + z * statistics.std
+
+
+def must_suffice(present: np.ndarray, precision: float | None) -> None:
+    """ValueError unless cut-offs can be fitted to labels like these (N, C), which is known before any photo is scored."""
+    if len(present) < FOLDS:
+        raise ValueError(f"expected at least {FOLDS} checked photos, better 50, got {len(present)}")
+    if not present.any():
+        raise ValueError("no checked photo shows any of the classes")
+    if precision is not None and not 0 < precision <= 1:
+        raise ValueError(f"precision: expected a share above 0 and at most 1, such as 0.9, got {precision}")
+
+
+def fit(
+    scores: np.ndarray, present: np.ndarray, statistics: Statistics, precision: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Thresholds from checked photos, for the best F1, or for a precision with as many tags as it allows.
+
+    Of all labels together the z of the best F1 is found, and of each class alone; a class with n positives gets the mean of
+    the two, its own weighed by n / (n + PRIOR). A wanted precision moves all z by the same amount.
+
+    Args:
+        scores: (N, C) of the checked photos, which should be in an order that leaves similar ones together.
+        present: (N, C) bool.
+        statistics: of the collection.
+        precision: wanted share of tags that are right, above 0 and at most 1.
+
+    Returns:
+        ((C,) thresholds, (N, C) bool: what thresholds say of each photo that were fitted to other photos).
+
+    Raises:
+        ValueError: as `must_suffice`, or no thresholds have such a precision.
+    """
+    must_suffice(present, precision)
+    z, margins = statistics.standardise(scores), np.empty(scores.shape)
+    part = np.arange(len(z)) * FOLDS // len(z)  # neighbours, which may show the same scene, are held out together
+    for held_out in (part == i for i in range(FOLDS)):
+        margins[held_out] = z[held_out] - _shrunk(z[~held_out], present[~held_out])
+    shift = 0.0 if precision is None else _shift(margins.ravel(), present.ravel(), precision)
+    return statistics.mean + (_shrunk(z, present) + shift) * statistics.std, margins >= shift
+
+
+def _shrunk(z: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """(C,) deviations at which a class is taken as present."""
+    of_all = best_f1(z.reshape(-1, 1), present.reshape(-1, 1))
+    weight = (positives := present.sum(0)) / (positives + PRIOR)
+    return weight * best_f1(z, present) + (1 - weight) * of_all
+
+
+def best_f1(z: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """(C,) values between two neighbouring z of a class, at which its F1 is highest."""
+    order = np.argsort(-z, axis=0, kind="stable")
+    z, hits = np.take_along_axis(z, order, 0), np.take_along_axis(present, order, 0).cumsum(0)
+    lower = np.concatenate([z[1:], z[-1:] - 1])  # below the lowest a whole deviation
+    f1 = 2 * hits / (np.arange(1, len(z) + 1)[:, None] + hits[-1])
+    best = np.where(z > lower, f1, -1).argmax(0)[None]  # equal scores stay together
+    return ((np.take_along_axis(z, best, 0) + np.take_along_axis(lower, best, 0)) / 2)[0]
+
+
+def _shift(margins: np.ndarray, present: np.ndarray, precision: float) -> float:
+    """The lowest value such that of all margins at or above it at least the share `precision` is right."""
+    order = np.argsort(-margins, kind="stable")
+    margins, found = margins[order], present[order].cumsum() / np.arange(1, len(order) + 1)
+    lower = np.append(margins[1:], margins[-1] - 1)
+    possible = np.flatnonzero((found >= precision) & (margins > lower))
+    if not len(possible):
+        best = found[margins > lower].max()
+        raise ValueError(f"no cut-offs reach a precision of {precision} on the checked photos; the highest is {best:.2f}")
+    return float(margins[possible[-1]] + lower[possible[-1]]) / 2
+
+
+def assess(predicted: np.ndarray, present: np.ndarray, resamples: int = RESAMPLES) -> dict[str, list[float]]:
+    """How well (N, C) predictions agree with what is present.
+
+    Returns:
+        {"micro F1": [value, low, high], …} of precision, recall and F1, micro over all labels and macro over the classes that
+        are present, with 95 % intervals from resamples of the photos.
+    """
+    counts = np.hstack([predicted & present, predicted, present]).astype(np.float32)
+    rng, n = np.random.default_rng(0), len(present)
+    draws = (np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float32) for _ in range(resamples))
+    values = np.array([_measures(weights @ counts) for weights in (np.ones(n, np.float32), *draws)])
+    low, high = np.quantile(values, [0.025, 0.975], axis=0)
+    names = [f"{kind} {what}" for kind in ("micro", "macro") for what in ("precision", "recall", "F1")]
+    return {name: [float(v) for v in three] for name, *three in zip(names, values[0], low, high, strict=True)}
+
+
+def _measures(counts: np.ndarray) -> list[float]:
+    """Micro, then macro precision, recall and F1 from numbers of hits, tags and labels by class."""
+    by_class = counts.reshape(3, -1)
+    found = []
+    for hits, tags, labels in (by_class.sum(1, keepdims=True), by_class[:, by_class[2] > 0]):
+        shares = hits / np.maximum(tags, 1), hits / np.maximum(labels, 1), 2 * hits / np.maximum(tags + labels, 1)
+        found += [float(share.mean()) if len(share) else 0.0 for share in shares]
+    return found
+
+
+def fitted(
+    class_names: Sequence[str],
+    identity: str,
+    scores: np.ndarray,
+    present: np.ndarray,
+    statistics: Statistics,
+    precision: float | None = None,
+    **made_with: Any,
+) -> Cutoffs:
+    """Cut-offs by `fit`, with what they were made of and how well they do on photos that they were not fitted to.
+
+    `made_with` is JSON-able and says in words what `identity` is of, such as grids=[2, 3].
+    """
+    thresholds, predicted = fit(scores, present, statistics, precision)
+    facts = {
+        "photos": len(scores), "collection": statistics.count, "labels": int(present.sum()), "precision": precision,
+        "without_labels": [name for name, any_ in zip(class_names, present.any(0), strict=True) if not any_],
+        "held_out": assess(predicted, present), "made_with": made_with,
+    }  # fmt: skip
+    return Cutoffs(class_names, thresholds, "fitted", identity, facts)
+
+
+def suggest(scores: np.ndarray, statistics: Statistics, count: int) -> list[int]:
+    """The photos most worth checking: together they are likely to show as many classes as can be, as often as can be.
+
+    One after the other is chosen by what it likely shows (`label_free`); a class counts 1 the first time, 1/2 the second, ….
+
+    Args:
+        scores: (N, C) of the photos to choose from.
+
+    Returns:
+        `count` of 0 to N - 1, or all if there are fewer.
+    """
+    likely, seen = (scores >= label_free(statistics)).astype(np.float32), np.zeros(scores.shape[1], np.float32)
+    chosen, left = [], np.ones(len(scores), bool)
+    for _ in range(min(count, len(scores))):
+        chosen.append(int(np.where(left, likely @ (1 / (1 + seen)), -1).argmax()))
+        left[chosen[-1]] = False
+        seen += likely[chosen[-1]]
+    return chosen

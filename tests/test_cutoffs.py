@@ -1,0 +1,276 @@
+"""Cut-offs: without labels, fitted to checked photos, how good they are, which photos to check, and their file."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from rcnn.files import sealed, write_json
+from rcnn.tagging.cutoffs import Cutoffs, Statistics, assess, beside, best_f1, fit, fitted, label_free, suggest
+
+NAMES = ["dog", "cat", "boat", "tree", "house", "duck"]
+ROUND = st.integers(-20, 20).map(lambda n: n / 8)  # many equal values, exact in float32
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def statistics_of(scores):
+    statistics = Statistics(scores.shape[1])
+    statistics.add(scores)
+    return statistics
+
+
+def collection(seed=0, photos=400, classes=6, separation=2.0):
+    """Scores whose classes differ in mean and width, higher by `separation` deviations where the class is present."""
+    rng = np.random.default_rng(seed)
+    present = rng.random((photos, classes)) < np.linspace(0.3, 0.1, classes)
+    z = rng.normal(size=(photos, classes)) + separation * present
+    return (rng.uniform(0.1, 0.3, classes) + rng.uniform(0.01, 0.05, classes) * z).astype(np.float32), present
+
+
+@pytest.fixture
+def checked():
+    scores, present = collection()
+    return scores[:50], present[:50], statistics_of(scores)
+
+
+@given(arrays.arrays(np.float32, (23, 3), elements=st.floats(-1, 1, width=32)), st.lists(st.integers(0, 9), max_size=6))
+def test_statistics_of_batches_of_any_size_are_those_of_the_whole_collection(scores, sizes):
+    statistics = Statistics(3)
+    for batch in np.split(scores, np.minimum(np.cumsum(sizes, dtype=int), len(scores))):
+        statistics.add(batch)
+    assert statistics.count == 23
+    np.testing.assert_allclose(statistics.mean, scores.mean(0, dtype=float), atol=1e-12)
+    std = scores.std(0, dtype=float)
+    np.testing.assert_allclose(statistics.std, np.where(std > 1e-6, std, 1), atol=1e-9)
+
+
+def test_without_labels_a_photo_gets_five_tags_on_average_where_scores_are_normal():
+    scores = np.random.default_rng(0).normal(0.2, 0.03, (2000, 100))
+    tags = (scores >= label_free(statistics_of(scores))).sum(1)
+    assert tags.mean() == pytest.approx(5, abs=0.2)
+    assert tags.min() < 5 < tags.max()
+
+
+@pytest.mark.parametrize("classes", [1, 3, 6])
+def test_of_a_short_list_most_photos_lack_each_class_without_labels(classes):
+    scores = np.random.default_rng(0).normal(0.2, 0.03, (2000, classes))
+    assert (scores >= label_free(statistics_of(scores))).mean() == pytest.approx(0.16, abs=0.02)
+
+
+def test_a_class_that_scores_all_photos_alike_is_given_to_none_without_labels():
+    scores = np.full((50, 2), 0.25, np.float32)
+    scores[:, 1] = np.linspace(0, 1, 50)
+    tags = scores >= label_free(statistics_of(scores))
+    assert not tags[:, 0].any()
+    assert tags[:, 1].any()
+
+
+@given(arrays.arrays(float, 9, elements=ROUND), arrays.arrays(bool, 9))
+def test_a_class_alone_gets_the_cut_off_of_the_best_f1_that_there_is(z, present):
+    def f1(cutoff):
+        return 2 * (present & (z >= cutoff)).sum() / max(1, (z >= cutoff).sum() + present.sum())
+
+    assert f1(best_f1(z[:, None], present[:, None])[0]) == max(map(f1, z))
+
+
+def test_classes_that_separate_are_cut_between_present_and_absent():
+    scores, present = collection(separation=30)
+    thresholds, held_out = fit(scores[:50], present[:50], statistics_of(scores))
+    assert (held_out == present[:50]).mean() > 0.99
+    assert ((scores >= thresholds) == present).mean() > 0.99
+
+
+def test_a_class_with_few_labels_stays_near_the_cut_off_of_all_and_one_with_many_goes_its_own_way():
+    z = np.tile(np.linspace(-3, 3, 60)[:, None], (1, 6))  # in each class the same, and its mean 0
+    present = np.repeat(z[:, :1] > 1.0, 6, axis=1)
+    present[:, 4], present[:, 5] = z[:, 4] > 2.85, z[:, 5] > -1.0  # one or two positives, and forty
+    thresholds, _ = fit(z, present, statistics_of(z))
+    shared = thresholds[0]
+    assert shared == pytest.approx(1.0, abs=0.15 * 3)
+    assert 0 < thresholds[4] - shared < 0.4 * (2.85 - shared)
+    assert shared - thresholds[5] > 0.8 * (shared + 1.0)
+
+
+def test_a_class_without_labels_gets_as_many_deviations_as_all_classes_together():
+    scores, present = collection()
+    statistics = statistics_of(scores)
+    present[:50, 3] = False
+    z = (fit(scores[:50], present[:50], statistics)[0] - statistics.mean) / statistics.std
+    of_all = best_f1(statistics.standardise(scores[:50]).reshape(-1, 1), present[:50].reshape(-1, 1))[0]
+    assert z[3] == pytest.approx(of_all)
+
+
+@given(SEEDS)
+def test_stretching_or_moving_the_scores_of_a_class_moves_its_cut_off_alike(seed):
+    scores, present = collection(seed, photos=40)
+    scores = scores.astype(float)
+    factor, step = np.array([1, 2, 4, 0.5, 8, 1]), np.arange(6.0)
+    thresholds, held_out = fit(scores, present, statistics_of(scores))
+    moved, same = fit(scores * factor + step, present, statistics_of(scores * factor + step))
+    np.testing.assert_allclose(moved, thresholds * factor + step, rtol=1e-9)
+    assert (same == held_out).all()
+
+
+@given(SEEDS, st.floats(0.05, 0.8))
+def test_a_wanted_precision_is_reached_on_photos_that_were_held_out(seed, precision):
+    scores, present = collection(seed, photos=30, separation=4)
+    _, held_out = fit(scores, present, statistics_of(scores), precision)
+    assert held_out.any()
+    assert (held_out & present).sum() / held_out.sum() >= precision
+
+
+@given(SEEDS, st.floats(0.05, 0.8), st.floats(0.05, 0.8))
+def test_a_higher_precision_never_lowers_a_cut_off(seed, one, other):
+    scores, present = collection(seed, photos=30, separation=4)
+    low, high = (fit(scores, present, statistics_of(scores), p) for p in sorted([one, other]))
+    assert (low[0] <= high[0]).all()
+    assert (low[1] >= high[1]).all()
+
+
+def test_a_precision_that_no_cut_offs_reach_is_refused_with_the_highest_that_there_is(checked):
+    scores, present, statistics = checked
+    present = ~(scores > np.quantile(scores, 0.2, axis=0))  # the highest scores are wrong
+    with pytest.raises(
+        ValueError, match=r"no cut-offs reach a precision of 0.95 on the checked photos; the highest is 0\.\d\d"
+    ):
+        fit(scores, present, statistics, 0.95)
+
+
+@pytest.mark.parametrize("precision", [0, -0.5, 1.5, 90, float("nan"), float("inf")])
+def test_a_precision_that_is_no_share_is_refused(checked, precision):
+    with pytest.raises(ValueError, match=r"precision: expected a share above 0 and at most 1, such as 0\.9, got"):
+        fit(*checked, precision)
+
+
+def test_too_few_checked_photos_are_refused_and_so_are_photos_without_any_label(checked):
+    scores, present, statistics = checked
+    with pytest.raises(ValueError, match="expected at least 10 checked photos, better 50, got 9"):
+        fit(scores[:9], present[:9], statistics)
+    with pytest.raises(ValueError, match="no checked photo shows any of the classes"):
+        fit(scores, present & False, statistics)
+    assert fit(scores[:10], present[:10], statistics)[0].shape == (6,)
+
+
+def test_a_single_class_can_be_fitted():
+    scores, present = collection(classes=1, separation=8)
+    thresholds, _ = fit(scores[:50], present[:50], statistics_of(scores))
+    assert ((scores >= thresholds) == present).mean() > 0.98
+
+
+def test_what_is_reported_is_measured_on_photos_that_the_cut_offs_were_not_fitted_to():
+    scores, present = collection(separation=0, classes=40)  # nothing can be learned from these
+    scores, present = scores[:40], present[:40]
+    thresholds, held_out = fit(scores, present, statistics_of(scores))
+    fitted_to, honest = (assess(predicted, present, 0)["macro F1"][0] for predicted in (scores >= thresholds, held_out))
+    assert honest < fitted_to - 0.02
+    assert fitted([*map(str, range(40))], "identity", scores, present, statistics_of(scores)).facts["held_out"] == assess(
+        held_out, present
+    )
+
+
+def test_precision_recall_and_f1_are_those_counted_by_hand():
+    present = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]], bool)
+    predicted = np.array([[1, 0, 1], [1, 0, 0], [1, 0, 0]], bool)
+    found = {name: value[0] for name, value in assess(predicted, present).items()}
+    assert found == pytest.approx({
+        "micro precision": 2 / 4, "micro recall": 2 / 4, "micro F1": 4 / 8,
+        "macro precision": (2 / 3 + 0) / 2, "macro recall": (1 + 0) / 2, "macro F1": (4 / 5 + 0) / 2,
+    })  # fmt: skip
+
+
+def test_intervals_hold_the_value_and_are_narrower_with_more_photos():
+    scores, present = collection(photos=1000)
+    predicted = scores >= fit(scores, present, statistics_of(scores))[0]
+    few, many = assess(predicted[:50], present[:50]), assess(predicted, present)
+    for name in few:
+        assert few[name][1] < few[name][0] < few[name][2]
+        assert many[name][2] - many[name][1] < few[name][2] - few[name][1]
+
+
+def test_intervals_hold_what_the_whole_collection_shows_about_as_often_as_they_say():
+    inside = []
+    for seed in range(40):
+        scores, present = collection(seed, photos=2000)
+        thresholds, held_out = fit(scores[:60], present[:60], statistics_of(scores))
+        _, low, high = assess(held_out, present[:60], 200)["micro F1"]
+        inside.append(low <= assess(scores[60:] >= thresholds, present[60:], 0)["micro F1"][0] <= high)
+    assert sum(inside) >= 34
+
+
+def test_photos_to_check_are_different_ones_that_show_every_class_first():
+    scores = np.random.default_rng(0).normal(0, 0.001, (100, 6))
+    for column, photo in enumerate([7, 7, 20, 33, 60, 60]):
+        scores[photo, column] = 1
+    chosen = suggest(scores, statistics_of(scores), 50)
+    assert set(chosen[:4]) == {7, 60, 20, 33}
+    assert len(set(chosen)) == 50
+
+
+def test_more_photos_to_check_than_there_are_is_all_of_them():
+    scores, _ = collection(photos=12)
+    assert sorted(suggest(scores, statistics_of(scores), 50)) == list(range(12))
+
+
+@pytest.fixture
+def saved(tmp_path, checked):
+    cutoffs = fitted(NAMES, "0" * 64, *checked, 0.6, grids=[2, 3])
+    cutoffs.save(tmp_path / "names.cutoffs.json")
+    return cutoffs, tmp_path / "names.cutoffs.json"
+
+
+def test_cut_offs_are_read_as_they_were_written(saved):
+    cutoffs, path = saved
+    again = Cutoffs.load(path, "0" * 64, NAMES)
+    assert (again.thresholds == cutoffs.thresholds).all()
+    assert (again.class_names, again.rule, again.facts) == (NAMES, "fitted", dict(cutoffs.facts))
+    assert again.facts["photos"] == 50
+    assert again.facts["collection"] == 400
+    assert again.facts["precision"] == 0.6
+
+
+def test_cut_offs_of_another_class_list_are_refused(saved):
+    for names in (NAMES[:5], NAMES[::-1]):
+        with pytest.raises(ValueError, match=rf"another class list \(6 names, here {len(names)}\); run rcnn calibrate again"):
+            Cutoffs.load(saved[1], "0" * 64, names)
+
+
+def test_cut_offs_of_another_model_or_other_grids_are_refused_and_what_they_were_made_with_is_said(saved):
+    with pytest.raises(ValueError, match=r"another model, other class embeddings or other grids .*'grids': \[2, 3\]"):
+        Cutoffs.load(saved[1], "1" * 64, NAMES)
+
+
+def test_damaged_cut_offs_are_refused_wherever_the_damage_is(saved):
+    _, path = saved
+    text = path.read_text()
+    for place in range(0, len(text), 97):
+        other = text[:place] + ("7" if text[place] != "7" else "8") + text[place + 1 :]
+        path.write_text(other)
+        try:
+            same = json.loads(other) == json.loads(text)
+        except ValueError:
+            same = False
+        if not same:
+            with pytest.raises(ValueError, match=r"names\.cutoffs\.json"):
+                Cutoffs.load(path, "0" * 64, NAMES)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"thresholds": [1]}', "[" * 5000])
+def test_a_file_without_cut_offs_is_refused(tmp_path, content):
+    (tmp_path / "cutoffs.json").write_text(content)
+    with pytest.raises(ValueError, match=r"cutoffs\.json"):
+        Cutoffs.load(tmp_path / "cutoffs.json", "0" * 64, NAMES)
+
+
+def test_another_file_of_ours_with_a_checksum_is_refused(tmp_path):
+    write_json(tmp_path / "cutoffs.json", sealed({"made_from": "1"}))
+    with pytest.raises(ValueError, match="has no cut-offs of this version of the code"):
+        Cutoffs.load(tmp_path / "cutoffs.json", "0" * 64, NAMES)
+
+
+def test_cut_offs_lie_beside_the_class_list_or_in_the_run(tmp_path):
+    assert beside(tmp_path / "names.txt") == tmp_path / "names.cutoffs.json"
+    assert beside("coco").name == "coco.cutoffs.json"
+    assert beside(None, tmp_path / "run") == tmp_path / "run" / "cutoffs.json"
