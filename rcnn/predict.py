@@ -1,102 +1,237 @@
-"""Tag images with the classes of a run, or with a list of names: `python -m rcnn.predict photos/ --classes names.txt`.
+"""Tag photos with class names alone, or with the classes of a run: `python -m rcnn.predict photos/ --classes names.txt`.
 
-Scores rank the classes of one image; they are cosines, not probabilities. Without a run the class embeddings are the mean
-of CLIP's 80 templates. Images that cannot be read are named, and the exit code is then 1. In Python: `rcnn.Tagger`.
+Class names alone are enough: their embeddings are the mean of CLIP's 80 templates or, where rcnn.describe left descriptions
+beside the list, the closed form of both. How many tags a photo gets is decided by a cut-off for each class: the one that
+rcnn.calibrate fitted, or else one from the scores of all photos, for which there must be some tens of them.
+
+Scores are kept in outputs/cache/tagged (cache=): only new and changed photos are scored, and interrupted, the same command goes
+on. Photos that cannot be read are named, and the exit code is then 1. Several GPUs, or processes, share the photos:
+`torchrun --nproc-per-node=4 -m rcnn.predict photos/ --classes names.txt`. In Python: `rcnn.Tagger`.
 """
 
+import argparse
 import contextlib
-import csv
-import json
+import io
 import os
 import sys
-import textwrap
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
-from rcnn import cli, config
-from rcnn.learn.class_embeddings import coinciding_names
+import numpy as np
+
+from rcnn import cli, config, progress
+from rcnn.collection import Collection
+from rcnn.files import replace_file
 from rcnn.photos import find_images
-from rcnn.printing import UNPRINTABLE, lossless, message, printable
-from rcnn.progress import progress
-from rcnn.tagger import TOP, Tagger, Tags
-from rcnn.text.classes import ClassList, in_words
+from rcnn.printing import cut, lossless, message
+from rcnn.source import VOCABULARIES, Source
+from rcnn.tagging.cutoffs import FEWEST, Cutoffs, Statistics, label_free
+from rcnn.tagging.output import FORMATS, Scored, writer
+from rcnn.tagging.tags import TOP, must_fit, ranked
+from rcnn.text.classes import in_words
 
-FORMATS = ("table", "csv", "json")
+ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".json": "json"}  # of --output
+PREFIX = "rcnn"  # of keywords
+FLUSH = 0.5  # seconds between two looks at what is printed
 # keys that only learning reads; the seed, which shapes other things too, may be given
 SETTLED = [known.key for known in config.options() if known.shapes in ("learning", "rows") and known.key != "seed"]
 
 
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments, with `pairs` and `places` for those that are images or key=value; ValueError for what does not fit."""
+    parser = cli.parser("predict", __doc__, but=("learning", "rows"))
+    parser.add_argument("images", nargs="+", metavar="PHOTOS", help="image files, folders, and key=value pairs")
+    classes = parser.add_mutually_exclusive_group()
+    classes.add_argument("--run", metavar="RUN", help="folder of a finished run of rcnn.train")
+    classes.add_argument(
+        "--classes", metavar="FILE", help=f"text file with one class name a line, or {', '.join(VOCABULARIES)}"
+    )
+    parser.add_argument("--top", type=int, metavar="K", help="classes per photo at most")
+    parser.add_argument("--min-score", type=float, metavar="S", help="one cut-off for all classes, in place of their own")
+    parser.add_argument("--fast", action="store_true", help="score the full image alone: several times faster")
+    parser.add_argument("--output", metavar="FILE", help="what to write, .csv or .jsonl (default: print)")
+    parser.add_argument("--format", choices=FORMATS, help="what to print (default table)")
+    parser.add_argument("--merge", nargs="+", default=[], metavar="STORE", help="take over scores that other machines kept")
+    parser.add_argument("--xmp", action="store_true", help="write the tags into XMP sidecars as well")
+    parser.add_argument("--xmp-replace-suffix", action="store_true", help="sidecars are photo.xmp, not photo.jpg.xmp")
+    parser.add_argument(
+        "--prefix", metavar="P", default=PREFIX, help=f"of keywords, by which they are found (default {PREFIX})"
+    )
+    parser.add_argument("--remove", action="store_true", help="remove the keywords of the prefix from all sidecars")
+    parser.add_argument("--dry-run", action="store_true", help="show how --xmp or --remove would change the sidecars")
+    args = parser.parse_intermixed_args(argv)
+    args.pairs = [text for text in args.images if "=" in text and not os.path.exists(text)]
+    args.places = [text for text in args.images if text not in args.pairs]
+    for key in (pair.partition("=")[0] for pair in args.pairs):
+        if any(f"{settled}.".startswith(f"{key}.") for settled in SETTLED):
+            raise ValueError(f"{key}: tagging does not read this; python -m rcnn.train does")
+    if args.fast:
+        args.pairs.append("evaluate.grids=[]")
+    if bool(args.run or args.classes) == args.remove:
+        parser.error("expected one of --run, --classes and --remove")
+    if args.dry_run and not (args.xmp or args.remove):
+        parser.error("--dry-run: expected --xmp or --remove, whose changes it shows")
+    if args.output and (args.format or args.dry_run or args.remove):
+        parser.error("--output: its format follows from its name, and neither --dry-run nor --remove writes a table")
+    if args.output and Path(args.output).suffix not in ENDINGS:
+        raise ValueError(f"--output: expected a name that ends in {', '.join(ENDINGS)}, got {cut(args.output)}")
+    if args.output and os.path.lexists(args.output) and not os.path.isfile(args.output):
+        raise ValueError(f"--output: {args.output} is not a regular file")
+    if args.min_score is not None and not -1 <= args.min_score <= 1:
+        raise ValueError(f"--min-score: expected a cosine from -1 to 1, got {args.min_score}")
+    return args
+
+
+def rule(args: argparse.Namespace, collection: Collection, scored: Statistics | None) -> tuple[np.ndarray | None, str] | None:
+    """((C,) thresholds or None for the best TOP of each photo, why, in words), or None: the scores of all photos are needed."""
+    names, path, count = collection.known.class_names, collection.source.cutoffs, len(collection.paths)
+    if args.min_score is not None:
+        return np.full(len(names), args.min_score), f"{args.min_score} for all classes"
+    if path.exists():
+        return Cutoffs.load(path, collection.known.identity, names).thresholds, f"fitted to checked photos, {path}"
+    if count >= FEWEST and scored is None:
+        return None
+    if count >= FEWEST and scored.count >= FEWEST:
+        return label_free(scored), f"by each class's scores on the {scored.count} photos; rcnn calibrate fits better ones"
+    best = min(args.top or TOP, len(names))
+    few = f"the best {best} of each photo, since cut-offs need {FEWEST} photos or labels (rcnn calibrate)"
+    return None, few
+
+
 @contextlib.contextmanager
-def printer(form: str, paths: Iterable[Path]) -> Iterator[Callable[[Path, Tags], None]]:
-    """A function that prints the tags of one of `paths` as one of FORMATS; JSON is closed at the end, if all went well."""
-    width, before, writer = max((len(lossless(str(path))) for path in paths), default=0), "[", csv.writer(sys.stdout)
-    if form == "csv":
-        writer.writerow(["image", "rank", "class", "score"])
-
-    def show(path: Path, tags: Tags) -> None:
-        nonlocal before
-        image = lossless(str(path))
-        if form == "json":
-            entry = {"image": str(path), "tags": [{"class": name, "score": round(score, 6)} for name, score in tags]}
-            print(before, textwrap.indent(_json(entry), " "), sep="\n", end="")
-            before = ","
-        elif form == "csv":
-            writer.writerows([image, rank, printable(name), f"{score:.6f}"] for rank, (name, score) in enumerate(tags, 1))
-        else:
-            print(image.ljust(width), "  ".join(f"{printable(name)} {score:.3f}" for name, score in tags), sep="  ")
-
-    yield show
-    if form == "json":
-        print("[]" if before == "[" else "\n]")
+def text_file(path: str) -> Iterator[TextIO]:
+    """A UTF-8 file that is there when the block ends well."""
+    with replace_file(path) as raw:
+        file = io.TextIOWrapper(raw, "utf-8", errors="backslashreplace", newline="")
+        try:
+            yield file
+        finally:
+            file.detach()  # which writes what is left, and leaves the file open
 
 
-def _json(value: object) -> str:
-    """JSON with escapes where stdout's encoding lacks a character, or a terminal would act upon it."""
-    text, encoding = json.dumps(value, indent=1, ensure_ascii=False), sys.stdout.encoding or "utf-8"
-    if text.encode(encoding, "replace").decode(encoding) != text:
-        text = json.dumps(value, indent=1)
-    return UNPRINTABLE.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
+class Keywords:
+    """The XMP sidecars of photos, to be changed or, with --dry-run, shown as they would be."""
+
+    def __init__(self, args: argparse.Namespace, source: Source | None = None) -> None:
+        from rcnn.tagging import sidecars  # here, since it imports torch
+
+        self.args, self.plan, self.of = args, sidecars.plan, {}  # sidecar -> its photo
+        self.kinds = sidecars.hierarchy(source.corpus) if source and source.corpus else {}  # broader ones, by class
+
+    def update(self, photo: Path, names: Sequence[str]) -> str | None:
+        """Have a photo's sidecar hold these classes; returns why it cannot, if so."""
+        try:
+            tags = [(*self.kinds.get(name, ()), name) for name in names]
+            change = self.plan(photo, tags, self.args.prefix, self.args.xmp_replace_suffix)
+            if (other := self.of.setdefault(change.path, photo)) != photo:
+                return f"its sidecar {lossless(change.path.name)} is that of {lossless(other.name)}, too"
+            if self.args.dry_run:
+                sys.stdout.writelines(f"{line}\n" for line in change.lines())
+            else:
+                change.write()
+        except (ValueError, OSError) as error:
+            return str(error)
+        return None
+
+
+@contextlib.contextmanager
+def output(args: argparse.Namespace, collection: Collection) -> Iterator[Callable[[Path, Scored], None]]:
+    """A function that prints or writes the tags of one photo after the other."""
+    shown = collection.known.class_names, collection.paths
+    if args.dry_run:
+        yield lambda path, tags: None
+    elif args.output:
+        with text_file(args.output) as file, writer(file, ENDINGS[Path(args.output).suffix], *shown) as write:
+            yield write
+    else:
+        with writer(sys.stdout, args.format or "table", *shown) as write:
+            yield write
+
+
+def tag(
+    args: argparse.Namespace, collection: Collection, alone: bool, barrier: Callable[[], None], bar: progress.progress
+) -> dict[Path, str]:
+    """Score what is missing, and write the tags of all photos; {photo without tags, or without a sidecar: why}."""
+    names, paths, chosen = collection.known.class_names, collection.paths, rule(args, collection, None)
+    if chosen is None or not alone:
+        for _ in collection.score():
+            bar.update()
+        barrier()
+        if collection.rank:
+            return {}
+        statistics = Statistics(len(names))
+        collection.open(statistics)
+        chosen = chosen or rule(args, collection, statistics)
+    thresholds, why = chosen
+    print(message(f"cut-offs: {why}"), file=sys.stderr)
+    top = args.top or (TOP if thresholds is None else None)
+    keywords = Keywords(args, collection.source) if args.xmp else None
+    problems, missing, flushed = {}, set(collection.missing), 0.0
+    with output(args, collection) as write:
+        for i, answer in collection.answers(score=alone):
+            if isinstance(answer, np.ndarray):
+                columns = ranked(answer, thresholds, top)
+                write(paths[i], [(column, answer[column].item()) for column in columns])
+                problem = keywords.update(paths[i], [names[column] for column in columns]) if keywords else None
+            else:
+                problem = answer or "no scores: its process ended early, or keeps its store on another machine (--merge)"
+            if problem:
+                problems[paths[i]] = problem
+            if i in missing and not sys.stdout.isatty():  # else the rows show how far it is
+                bar.update()
+            if time.monotonic() - flushed > FLUSH:
+                sys.stdout.flush()
+                flushed = time.monotonic()
+    return problems
+
+
+@contextlib.contextmanager
+def processes(args: argparse.Namespace) -> Iterator[tuple[int, int, Callable[[], None]]]:
+    """(rank, number of processes, barrier), as torchrun has them; each process takes a GPU, if there are some."""
+    if "WORLD_SIZE" not in os.environ:
+        yield 0, 1, lambda: None
+        return
+    from rcnn import runtime  # here, since they import torch
+    from rcnn.score.processes import group
+
+    on_cuda = runtime.device(config.override({}, args.pairs).device).type == "cuda"
+    with group(on_cuda, one_machine=False) as (rank, world, barrier):
+        if world > 1 and on_cuda:
+            args.pairs.append("device=cuda")
+        yield rank, world, barrier
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = cli.parser("predict", __doc__, but=("learning", "rows"))
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files, folders, and key=value pairs")
-    classes = parser.add_mutually_exclusive_group(required=True)
-    classes.add_argument("--run", metavar="RUN", help="folder of a finished run of rcnn.train")
-    classes.add_argument("--classes", metavar="FILE", help="text file with one class name a line")
-    parser.add_argument("--top", type=int, metavar="K", help=f"classes per image (default {TOP})")
-    parser.add_argument("--format", choices=FORMATS, default="table", help="what to print (default table)")
-    parser.add_argument("--no-mssa", action="store_true", help="score the full image alone: several times faster")
-    args = parser.parse_intermixed_args(argv)
-    pairs = [text for text in args.images if "=" in text and not os.path.exists(text)]
-    places = [text for text in args.images if text not in pairs]
-    for key in (pair.partition("=")[0] for pair in pairs):
-        if any(f"{settled}.".startswith(f"{key}.") for settled in SETTLED):
-            raise ValueError(f"{key}: tagging does not read this; python -m rcnn.train does")
-    if args.no_mssa:
-        pairs.append("evaluate.grids=[]")
-    settings = config.override({}, pairs)
-    paths, skipped, hidden = find_images(places)
-    if args.run:
-        tagger = Tagger.load(args.run, *pairs)
+    args = parse(argv)
+    paths, problems, hidden = find_images(args.places)
+    if args.remove:
+        keywords = Keywords(args)
+        problems |= {path: why for path in paths if (why := keywords.update(path, ()))}
     else:
-        tagger = Tagger.for_classes(ClassList.read(unseen=args.classes), settings, cache=settings.cache)
-    if same := coinciding_names(tagger.class_embeddings, tagger.class_names):
-        equal = f"these classes share their class embedding, so their scores are equal: {in_words(same)}"
-        print(message(equal), file=sys.stderr)
-    with progress(title="tag", total=len(paths), unit="image") as bar, printer(args.format, paths) as show:
-        for indices, scores, broken in tagger.stream(paths, workers=2):
-            for i, row in zip(indices, scores, strict=True):
-                show(paths[i], tagger.best(row, args.top))
-            sys.stdout.flush()
-            skipped |= {paths[i]: problem for i, problem in broken.items()}
-            if not sys.stdout.isatty():  # else the rows show how far it is, and a bar would be drawn between them
-                bar.update(len(indices) + len(broken))
-    for path, problem in sorted(skipped.items()):
+        with processes(args) as (rank, world, barrier):
+            if rank:
+                progress.quiet()
+            collection = Collection(paths, Source(args.run, args.classes, args.pairs), rank, world, args.merge)
+            must_fit(args.top, collection.known.class_names)
+            if rank == 0 and (same := collection.known.coinciding):
+                equal = f"these classes share their class embedding, so their scores are equal: {in_words(same)}"
+                print(message(equal), file=sys.stderr)
+            with progress.progress(title="tag", total=len(collection.share), unit="image") as bar:
+                try:
+                    problems |= tag(args, collection, world == 1, barrier, bar)
+                except KeyboardInterrupt:
+                    done = len(paths) - len(collection.share) + bar.done
+                    print(f"interrupted: {done} of {len(paths)} photos are scored; the same command goes on", file=sys.stderr)
+                    return 130
+        if rank:
+            return 0
+    for path, problem in sorted(problems.items()):
         print(f"skipped {lossless(str(path))}: {problem}", file=sys.stderr)
     if hidden:
         print(f"{hidden} hidden file{'s' if hidden > 1 else ''} left alone", file=sys.stderr)
-    return 1 if skipped else 0
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

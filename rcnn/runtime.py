@@ -13,13 +13,15 @@ PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.fl
 def device(name: str) -> torch.device:
     """The device of a name such as "cuda:1", or of "auto"; ValueError if there is no such device here."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         chosen = torch.device(name)
     except RuntimeError:
         chosen = None
-    if chosen is None or chosen.type not in ("cpu", "cuda"):
-        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}")
+    if chosen is None or chosen.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device: expected auto, cpu, cuda or mps, got {name!r}")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device: there is no mps; torch finds no GPU of Apple's here; use device=cpu")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device: there is no {name}; torch finds {torch.cuda.device_count() or 'no'} CUDA GPUs; use device=cpu"
@@ -38,7 +40,10 @@ def load_clip(settings: Config, metadata: dict[str, Any] | None = None, precisio
             "clip: this run was learned with other weights, heads or another activation; "
             "python scripts/check_weights.py FILE FILE compares two files of weights"
         )
-    if precision == "auto":
-        precision = "fp16" if model.device.type == "cuda" else "float32"
-    model.image.set_precision(PRECISIONS[precision])
+    model.image.set_precision(PRECISIONS[resolved(precision, model.device)])
     return model
+
+
+def resolved(precision: str, on: torch.device) -> str:
+    """One of PRECISIONS: that of "auto" on this device, or the one that was named."""
+    return precision if precision != "auto" else "fp16" if on.type == "cuda" else "float32"

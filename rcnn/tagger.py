@@ -3,29 +3,36 @@
     from rcnn import Tagger
 
     tagger = Tagger.from_names(["dog", "crane [a wading bird]"])
-    print(tagger.tag("photo.jpg"))  # [("dog", 0.31), …]
+    for name, score, threshold, present in tagger.tag("photo.jpg"):
+        print(name, score)
 
-Scores rank the classes of one image; they are cosines, not probabilities.
+Scores rank the classes of one image; they are cosines, not probabilities. From which score on a class counts as present is
+known after `Tagger.calibrate`, or from rcnn.calibrate.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from rcnn import checkpoint, config, runtime
+from rcnn import checkpoint, config, provenance, runtime
 from rcnn.clip import Clip
+from rcnn.files import digest
 from rcnn.learn import class_embeddings, closed_form, losses
 from rcnn.printing import lossless, short
 from rcnn.score import mssa
-from rcnn.score.reading import MAX_PIXELS, AnyImage
-from rcnn.score.views import batches
+from rcnn.score.reading import AnyImage
+from rcnn.score.views import available_cores, batches
+from rcnn.tagging.cutoffs import Cutoffs, Statistics, fitted
+from rcnn.tagging.labels import full_names, presence
+from rcnn.tagging.tags import TOP, Tag, must_fit, ranked
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList, parse_name
 
-Tags = list[tuple[str, float]]  # (class name, score), best first
-TOP = 5  # tags of an image where nothing else is asked for
+VERSION = 1  # of scores: another one makes all that is kept be scored again
+VIEWS = 256  # at a time on a GPU, of all images of a batch together
+CUTOFFS = "cutoffs.json"  # in the folder of a run
 
 
 @dataclass(eq=False, repr=False)
@@ -35,9 +42,10 @@ class Tagger:
     model: Clip
     class_names: list[str]  # C
     class_embeddings: torch.Tensor  # (C, D) unit vectors
-    grids: Sequence[int] = ()  # MSSA's snippets on a side; () for the plain score, which is faster
-    temperature: float = mssa.TEMPERATURE  # τ_s of the softmax over patches
-    max_pixels: int = MAX_PIXELS  # of a file; see `rcnn.score.views.batches`
+    made_of: str  # digest of what they were made of, or of themselves
+    settings: config.Config = field(default_factory=config.Config)  # of which clip, device and evaluate are read
+    notes: Sequence[str] = ()  # what tells classes of one name apart, or nothing
+    cutoffs: Cutoffs | None = None  # from which score on a class counts as present
 
     @classmethod
     def from_names(
@@ -50,6 +58,7 @@ class Tagger:
         device: str = "auto",
         grids: Sequence[int] = (2, 3),
         centred: bool = False,
+        cache: str | Path | None = None,
     ) -> "Tagger":
         """A tagger for class names alone, without descriptions and without learning.
 
@@ -58,6 +67,8 @@ class Tagger:
             model, pretrained, weights: which CLIP, as in `rcnn.clip.load`.
             device: auto, cpu, cuda, cuda:1, …
             grids: MSSA's snippets on a side; () for the plain score, which is faster.
+            centred: move the class embeddings away from each other, see `for_classes`.
+            cache: folder to keep the features of sentences in.
 
         Raises:
             FileNotFoundError, ValueError: no weights, no names, or one that is listed twice.
@@ -68,25 +79,37 @@ class Tagger:
         classes = ClassList(tuple(name for name, _ in parts), 0, tuple(note for _, note in parts))
         chosen = {"model": model, "pretrained": pretrained, "weights": str(weights) if weights else None}
         settings = config.override({"clip": chosen, "device": device, "evaluate": {"grids": list(grids)}}, [])
-        return cls.for_classes(classes, settings, centred)
+        return cls.for_classes(classes, settings, centred, cache)
 
     @classmethod
     def for_classes(
-        cls, classes: ClassList, settings: config.Config, centred: bool = False, cache: str | Path | None = None
+        cls,
+        classes: ClassList,
+        settings: config.Config,
+        centred: bool = False,
+        cache: str | Path | None = None,
+        descriptions: str | Path | None = None,
     ) -> "Tagger":
         """A tagger for a class list: the class embeddings are the mean of CLIP's 80 templates.
 
         Of `settings`, clip, device and evaluate are read. With `centred` the embeddings are the closed form of the templates
-        instead, which moves them away from each other. The features of the templates are kept in `cache`, if there is one.
+        instead, which moves them away from each other, and with `descriptions`, a corpus file, that of both. The features of
+        all sentences are kept in `cache`, if there is one.
         """
         model = runtime.load_clip(settings, precision=settings.evaluate.precision)
-        templates = corpus.encode(model, corpus.templates(classes), cache)
-        if centred and len(classes) > 1:  # a single class has no other to move away from
-            weight = losses.pair_weight(len(classes), len(templates))
-            z = closed_form.minimise(losses.class_sums(templates, len(templates)), weight).class_embeddings
+        parts = [corpus.load(descriptions, classes)] if descriptions else []
+        parts.append(corpus.templates(classes))
+        encoded = [corpus.encode(model, part, cache) for part in parts]
+        sentences = encoded[0] + encoded[1] if descriptions else encoded[0]
+        centred = centred and len(classes) > 1  # a single class has no other to move away from
+        if centred:
+            weight = losses.pair_weight(len(classes), len(sentences))
+            z = closed_form.minimise(losses.class_sums(sentences, len(sentences)), weight).class_embeddings
         else:
-            z = class_embeddings.mean(templates)
-        return cls._of(settings, model, list(classes.names), z)
+            z = class_embeddings.mean(sentences)
+        # not of the vectors themselves, whose last digits differ between machines
+        made_of = digest([centred, *(part.fingerprint for part in parts)])
+        return cls(model, list(classes.names), z, made_of, settings, list(classes.notes))
 
     @classmethod
     def load(cls, run: str | Path, *pairs: str, **overrides: object) -> "Tagger":
@@ -102,17 +125,45 @@ class Tagger:
         rows, metadata = checkpoint.read_run(run)
         settings = config.override(metadata["config"], pairs, values=overrides)
         model = runtime.load_clip(settings, metadata, settings.evaluate.precision)
-        return cls._of(settings, model, metadata["class_names"], rows[metadata["method"]])
+        z = rows[metadata["method"]]
+        made_of = metadata["learning"].get("made_of") or digest(z.numpy().tobytes())
+        tagger = cls(model, metadata["class_names"], z, made_of, settings, metadata["notes"])
+        path = Path(run) / CUTOFFS
+        tagger.cutoffs = Cutoffs.load(path, tagger.identity, tagger.class_names) if path.exists() else None
+        return tagger
 
-    @classmethod
-    def _of(cls, settings: config.Config, model: Clip, class_names: list[str], z: torch.Tensor) -> "Tagger":
-        e = settings.evaluate
-        return cls(model, class_names, z, e.grids, e.temperature, e.max_pixels)
+    def save(self, run: str | Path) -> None:
+        """Write a folder from which `load` makes this tagger again, with its cut-offs; CLIP's weights stay where they are."""
+        method, learning = "templates", {"made_of": self.made_of}
+        checkpoint.write(
+            Path(run) / checkpoint.EMBEDDINGS,
+            {method: self.class_embeddings},
+            version=checkpoint.VERSION,
+            method=method,
+            class_names=self.class_names,
+            notes=self.notes,
+            seen=0,
+            weights_sha256=self.model.sha256,
+            config=config.to_dict(self.settings),
+            identity={"clip": self.model.fingerprint, "corpus": self.made_of, "classes": digest(self.class_names)},
+            learning=learning,
+            sources=provenance.sources(provenance.LEARNING),
+        )
+        if self.cutoffs:
+            self.cutoffs.save(Path(run) / CUTOFFS)
 
-    def tag(self, images: AnyImage | Iterable[AnyImage], top: int | None = None) -> Tags | list[Tags]:
-        """The `best` classes of an image, or a list of them for each of several; ValueError names one that cannot be read.
+    @property
+    def identity(self) -> str:
+        """Digest of all that scores depend on but the image: two taggers of one identity give the same, up to rounding."""
+        e = self.settings.evaluate
+        scoring = list(e.grids), e.temperature, runtime.resolved(e.precision, self.model.device), e.max_pixels
+        return digest([VERSION, self.model.fingerprint, self.class_names, self.made_of, *scoring])
 
-        An image is a path, a PIL image or an array (H, W, 3) of uint8.
+    def tag(self, images: AnyImage | Iterable[AnyImage], top: int | None = None) -> list[Tag] | list[list[Tag]]:
+        """The classes of an image, best first, or a list of them for each of several; ValueError names one that is no image.
+
+        An image is a path, a PIL image or an array (H, W, 3) of uint8. Those classes are given whose scores reach their
+        cut-offs, or where there are none the 5 best; with `top` the best so many, whatever the cut-offs say.
         """
         tags = [self.best(row, top) for scores in self._read(images) for row in scores]
         return tags[0] if isinstance(images, AnyImage) else tags
@@ -125,35 +176,69 @@ class Tagger:
         scores = torch.cat([torch.zeros(0, len(self.class_names)), *self._read(images)])
         return scores[0] if isinstance(images, AnyImage) else scores
 
-    def best(self, scores: torch.Tensor, top: int | None = None) -> Tags:
-        """The best classes of an image by its (C,) scores; equal scores rank in the order of the class list.
+    def best(self, scores: torch.Tensor, top: int | None = None) -> list[Tag]:
+        """The tags of an image by its (C,) scores, as in `tag`; equal scores rank in the order of the class list."""
+        must_fit(top, self.class_names)
+        values, known = scores.numpy(), self.cutoffs
+        by_cutoffs = known is not None and top is None
+        columns = ranked(values, known.thresholds) if by_cutoffs else ranked(values, None, top or TOP)
+        cutoffs = known.thresholds.tolist() if known else [None] * len(values)
+        names = self.class_names
+        return [Tag(names[c], s := values[c].item(), t := cutoffs[c], None if t is None else s >= t) for c in columns]
 
-        `top`: how many, from 1 to C; None for 5, or all if there are fewer.
+    def calibrate(self, images: Iterable[AnyImage], labels: Iterable[Iterable[str]], precision: float | None = None) -> Cutoffs:
+        """Fit cut-offs to checked images, for the best F1 or for a `precision` such as 0.9; `tag` and `save` use them.
+
+        Args:
+            images: as in `tag`; some 50, neighbours may be alike.
+            labels: of every image the names of the classes on it; of a "crane [a wading bird]" the whole, if there are others.
+
+        Returns:
+            Thresholds, and in `facts` how well they do on images that they were not fitted to.
+
+        Raises:
+            ValueError: an image cannot be read, a label is no class, there are too few labels.
         """
-        count = len(self.class_names)
-        if top is not None and not 1 <= top <= count:
-            raise ValueError(f"top: expected 1 to {count} (the number of classes), got {top}")
-        values, columns = scores.sort(descending=True, stable=True)
-        best = zip(columns[: top or TOP].tolist(), values[: top or TOP].tolist(), strict=True)
-        return [(self.class_names[column], value) for column, value in best]
+        present, scores = presence(full_names(self.class_names, self.notes), labels), self.scores(list(images)).numpy()
+        if len(present) != len(scores):
+            raise ValueError(f"labels: expected those of {len(scores)} images, got {len(present)}")
+        statistics = Statistics(len(self.class_names))
+        statistics.add(scores)
+        self.cutoffs = fitted(self.class_names, self.identity, scores, present, statistics, precision, **self.described)
+        return self.cutoffs
+
+    @property
+    def described(self) -> dict[str, object]:
+        """What shapes scores, in words, for a file of cut-offs."""
+        return {"clip": self.model.fingerprint[:16], "grids": list(self.settings.evaluate.grids)}
+
+    def workload(self, processes: int = 1) -> dict[str, int]:
+        """Images at a time, and processes that decode, that suit the device; `processes` like this one share the cores.
+
+        A CPU is as fast with one image at a time, and then the scores of an image do not depend on others beside it.
+        """
+        if self.model.device.type == "cpu":
+            return {"batch_size": 1, "workers": 2}
+        views = 1 + sum(n * n for n in self.settings.evaluate.grids)
+        return {"batch_size": max(1, VIEWS // views), "workers": max(1, available_cores() // processes)}
 
     def stream(
-        self, images: Sequence[AnyImage], batch_size: int = 8, workers: int = 0
+        self, images: Sequence[AnyImage], batch_size: int | None = None, workers: int = 0
     ) -> Iterator[tuple[list[int], torch.Tensor, dict[int, str]]]:
-        """Score images batch by batch, in order, whether or not all can be read.
+        """Score images batch by batch, in order, whether or not all can be read; `batch_size` by default as `workload` says.
 
         Yields:
             (indices, scores, broken): of the b images of a batch that can be read the indices and the (b, C) scores on the
             CPU; and {index: why} of those that cannot.
         """
-        z = self.class_embeddings.to(self.model.device)
-        size = self.model.image.image_size
-        for batch in batches(images, size, self.grids, batch_size, workers, upright=True, max_pixels=self.max_pixels):
+        z, e = self.class_embeddings.to(self.model.device), self.settings.evaluate
+        size, batch_size = self.model.image.image_size, batch_size or self.workload()["batch_size"]
+        for batch in batches(images, size, e.grids, batch_size, workers, upright=True, max_pixels=e.max_pixels):
             total = torch.zeros(0, len(self.class_names))
             if batch.indices:
                 with torch.inference_mode():
                     features = self.model.encode_views(batch.pixels)
-                    total = mssa.score(features, z, self.grids, self.temperature).total
+                    total = mssa.score(features, z, e.grids, e.temperature).total
                 if not total.isfinite().all():
                     raise ValueError("the scores are not finite numbers; set evaluate.precision=float32")
             yield batch.indices, total.cpu(), batch.broken

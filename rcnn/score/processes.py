@@ -12,7 +12,7 @@ from rcnn.printing import short
 
 
 @contextlib.contextmanager
-def group(on_cuda: bool) -> Iterator[tuple[int, int, Callable[[], None]]]:
+def group(on_cuda: bool, one_machine: bool = True) -> Iterator[tuple[int, int, Callable[[], None]]]:
     """Yield (rank, world, barrier): (0, 1, a function that does nothing) unless torchrun started this process.
 
     With `on_cuda` each process takes the GPU of its local number. All processes write one file, and the first one reads it
@@ -24,7 +24,7 @@ def group(on_cuda: bool) -> Iterator[tuple[int, int, Callable[[], None]]]:
         return
     if not distributed.is_torchelastic_launched():  # others that nobody started would be waited for
         raise ValueError(f"WORLD_SIZE={world}, and torchrun did not start this process; unset WORLD_SIZE, or use torchrun")
-    if int(os.environ.get("LOCAL_WORLD_SIZE", world)) != world:
+    if one_machine and int(os.environ.get("LOCAL_WORLD_SIZE", world)) != world:
         raise ValueError("the processes must be on one machine, since they write one file")
     if on_cuda and int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
         raise ValueError(f"{world} processes want a GPU each; torch finds {torch.cuda.device_count()}")

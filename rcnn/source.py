@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rcnn.tagger import Tagger
 
 VOCABULARIES = ("coco", "nuswide", "openimages")  # class lists that ship, by the names of their folders in data/
-DATA = Path(__file__).parents[2] / "data"  # of a checkout
+DATA = Path(__file__).parents[1] / "data"  # of a checkout
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Source:
         else:
             of_corpus, of_weights = (path and _stamp(path) for path in (self.corpus, s.clip.weights))
             made_of = [self.classes.names, of_corpus, of_weights, config.to_dict(s.clip)]
-        code = provenance.sources(("clip", "text", "learn", "score", "tagging", "tagger.py", "runtime.py"))
+        code = provenance.sources(("clip", "text", "learn", "score", "tagging", "source.py", "tagger.py", "runtime.py"))
         key = digest([made_of, config.shaping(s, "scores"), s.device, code])
         return Path(s.cache) / "tagged" / f"{key[:32]}.json"
 
