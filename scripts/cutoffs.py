@@ -4,8 +4,8 @@
     python scripts/cutoffs.py
 
 draws the benchmark (unless it is there), scores it, and splits its drawings into halves, 20 times: checked drawings come from
-the first half, and all rules are measured on the second. Means and deviations of scores, which need no labels, are of all drawings.
-Exit code 1 if 50 checked drawings do not gain 8 points of micro-F1 over the top 5.
+the first half, and all rules are measured on the second. Means and deviations of scores, which need no labels, are of all
+drawings. Exit code 1 if 50 checked drawings do not gain 8 points of micro-F1 over the top 5.
 """
 
 import argparse
