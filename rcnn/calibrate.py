@@ -5,9 +5,10 @@ classes is there. Or it is a COCO file (instances_*.json). All photos of the fol
 which scores on a class is there; what is reported is measured on photos that the cut-offs were not fitted to. rcnn.predict
 uses what this writes: names.cutoffs.json beside the class list, or RUN/cutoffs.json.
 
-    python -m rcnn.calibrate --suggest 50 photos/ --classes names.txt --output photos/labels.csv
+    python -m rcnn.calibrate --suggest 50 photos/ --classes names.txt
 
-writes the photos most worth checking, with ? as their class: put one in its place, and add a line for each further one.
+writes photos/labels.csv with the photos most worth checking and ? as their class: put one in its place, add a line for each
+further one, and leave it empty where there is none.
 """
 
 import contextlib
@@ -98,15 +99,19 @@ def report(cutoffs: Cutoffs) -> list[str]:
     return lines
 
 
-def write_suggested(names: Sequence[str], path: str | None) -> None:
-    """A CSV file to be filled in, or stdout."""
+def propose(source: Source, photos: Photos, count: int, path: Path) -> None:
+    """Write a file to be filled in, of the `count` photos most worth checking."""
+    if count < 1:
+        raise ValueError(f"--suggest: expected 1 or more photos, got {count}")
+    if os.path.lexists(path):
+        raise ValueError(f"{path} is there, perhaps with labels in it; name another file to write (--output)")
+    every = 1 + len(photos.paths) * len(source.tagger.class_names) // MOST_SCORES
+    rows, statistics = photos.score(source, range(0, len(photos.paths), every))
+    numbers, chosen = list(rows), suggest(np.array([*rows.values()]), statistics, count)
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([HEADER, *([name, UNCHECKED] for name in names)])
-    if path is None:
-        print(text.getvalue(), end="")
-    else:
-        with replace_file(path) as file:
-            file.write(text.getvalue().encode())
+    csv.writer(text, lineterminator="\n").writerows([HEADER, *([photos.names[numbers[i]], UNCHECKED] for i in chosen)])
+    with replace_file(path) as file:
+        file.write(text.getvalue().encode())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -121,24 +126,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--images", metavar="FOLDER", help="of all photos, checked or not (default: that of LABELS)")
     parser.add_argument("--precision", type=float, metavar="P", help="wanted share of right tags, as 0.9 (default: best F1)")
     parser.add_argument("--suggest", type=int, metavar="N", help="name the N photos most worth checking, as a file to fill in")
-    parser.add_argument("--output", metavar="FILE", help="what to write (default: beside the classes; --suggest: stdout)")
+    parser.add_argument(
+        "--output", metavar="FILE", help="what to write (default: beside the classes; labels.csv in the folder)"
+    )
     args = parser.parse_intermixed_args(argv)
+    if args.suggest is not None and (args.images or args.precision is not None):
+        parser.error("--suggest: neither --images nor --precision is used for it")
     source = Source(args.run, args.classes, args.pairs)
-    if args.suggest is None:
-        photos = Photos(Path(args.images or Path(args.source).parent))
-        cutoffs, path = calibrate(source, args.source, photos, args.precision), args.output or source.cutoffs
+    if args.suggest is not None:
+        photos, path = Photos(Path(args.source)), args.output or f"{args.source}/labels.csv"
+        propose(source, photos, args.suggest, Path(path))
+        print(printable(f"photos to check: {path}"))
+    else:
+        photos, path = Photos(Path(args.images or Path(args.source).parent)), args.output or source.cutoffs
+        cutoffs = calibrate(source, args.source, photos, args.precision)
         cutoffs.save(path)
         print("\n".join(map(printable, [*report(cutoffs), f"cut-offs of {len(cutoffs.class_names)} classes: {path}"])))
-    else:
-        if args.suggest < 1 or args.images or args.precision is not None:
-            raise ValueError("--suggest: expected a number of photos from 1, and neither --images nor --precision")
-        if args.output and os.path.lexists(args.output):
-            raise ValueError(f"{args.output} is there, perhaps with labels in it; name another file to write (--output)")
-        photos = Photos(Path(args.source))
-        every = 1 + len(photos.paths) * len(source.tagger.class_names) // MOST_SCORES
-        rows, statistics = photos.score(source, range(0, len(photos.paths), every))
-        chosen, numbers = suggest(np.array([*rows.values()]), statistics, args.suggest), list(rows)
-        write_suggested([photos.names[numbers[i]] for i in chosen], args.output)
     for path, problem in sorted(photos.skipped.items()):
         print(message(f"skipped {lossless(str(path))}: {problem}"), file=sys.stderr)
     return 1 if photos.skipped else 0

@@ -193,7 +193,7 @@ def test_a_run_keeps_its_cut_offs_in_its_folder(tmp_path, given_files):
     rcnn("train", *given_files, "corpus.path=null", f"output={run}")
     rcnn("calibrate", labels, "--run", run)
     tagger = Tagger.load(run)
-    assert Cutoffs.load(run / "cutoffs.json", tagger.identity, NAMES).rule == "fitted"
+    assert Cutoffs.load(run / "cutoffs.json", tagger.identity, NAMES).facts["photos"] == 12
 
 
 @pytest.mark.parametrize("harm", ["evaluate.grids=[]", "damaged"])
@@ -220,26 +220,35 @@ def test_classes_without_labels_are_named(tmp_path, given_files, drawn):
 
 
 def test_a_suggested_file_is_filled_in_and_then_calibrates(tmp_path, given_files, drawn):
-    path = tmp_path / "photos" / "check.csv"
-    rcnn("calibrate", "--suggest", 11, tmp_path / "photos", *given_files, "--output", path)
+    path = tmp_path / "photos" / "labels.csv"
+    path.unlink()
+    out, _ = rcnn("calibrate", "--suggest", 11, tmp_path / "photos", *given_files)
+    assert out == f"photos to check: {path}\n"
     rows = list(csv.reader(path.read_text().splitlines()))
     assert rows[0] == ["image", "class"]
     assert {row[1] for row in rows[1:]} == {"?"}
     assert len({row[0] for row in rows[1:]}) == 11
-    out, err = rcnn("calibrate", "--suggest", 11, tmp_path / "photos", *given_files, "--output", path, code=2)
-    assert err == f"error: {path} is there, perhaps with labels in it; name another file to write (--output)\n"
-    assert list(csv.reader(path.read_text().splitlines())) == rows
-    out, _ = rcnn("calibrate", "--suggest", 11, tmp_path / "photos", *given_files)
-    assert out == path.read_text()
+    _, err = rcnn("calibrate", path, *given_files, code=2)
+    assert err == f"error: {path} has no labels of checked photos\n"
     write_labels(path, {row[0]: drawn[1][row[0]] for row in rows[1:]})
     rcnn("calibrate", path, *given_files)
     assert read_json(tmp_path / "names.cutoffs.json")["facts"]["photos"] == 11
 
 
+def test_labels_that_are_there_are_not_overwritten_by_photos_to_check(tmp_path, given_files):
+    path = tmp_path / "photos" / "labels.csv"
+    before = path.read_bytes()
+    _, err = rcnn("calibrate", "--suggest", 11, tmp_path / "photos", *given_files, code=2)
+    assert err == f"error: {path} is there, perhaps with labels in it; name another file to write (--output)\n"
+    assert path.read_bytes() == before
+    rcnn("calibrate", "--suggest", 11, tmp_path / "photos", *given_files, "--output", tmp_path / "check.csv")
+    assert len((tmp_path / "check.csv").read_text().splitlines()) == 12
+
+
 def test_of_a_large_collection_only_a_part_can_be_suggested(tmp_path, given_files, monkeypatch):
     monkeypatch.setattr(calibrate, "MOST_SCORES", 4 * len(NAMES))
-    out, _ = rcnn("calibrate", "--suggest", 11, tmp_path / "photos", *given_files)
-    assert sorted(out.split()[1:]) == [f"{i:05}.jpg,?" for i in (0, 4, 8, 12)]
+    rcnn("calibrate", "--suggest", 11, tmp_path / "photos", *given_files, "--output", tmp_path / "check.csv")
+    assert sorted((tmp_path / "check.csv").read_text().split()[1:]) == [f"{i:05}.jpg,?" for i in (0, 4, 8, 12)]
 
 
 @pytest.mark.parametrize(
@@ -252,8 +261,8 @@ def test_of_a_large_collection_only_a_part_can_be_suggested(tmp_path, given_file
         (["photos/none.csv"], "there is no file of labels photos/none.csv; expected a CSV file image,class, or COCO's"),
         (["photos"], "photos is not a regular file"),
         (["photos/labels.csv", "--images", "none"], "there is no image or folder none"),
-        (["photos", "--suggest", "0"], "--suggest: expected a number of photos from 1"),
-        (["photos", "--suggest", "5", "--precision", "0.9"], "--suggest: expected a number of photos from 1, and neither"),
+        (["photos", "--suggest", "0"], "--suggest: expected 1 or more photos, got 0"),
+        (["photos", "--suggest", "5"], "photos/labels.csv is there, perhaps with labels in it"),
         (["none", "--suggest", "5"], "there is no image or folder none"),
     ],
 )
@@ -299,7 +308,7 @@ def test_a_photo_that_cannot_be_read_is_named_and_stops_it_only_if_it_has_labels
 def test_photos_of_which_none_can_be_read_are_one_line(tmp_path, given_files):
     for path in (tmp_path / "photos").glob("*.jpg"):
         break_photo(path)
-    _, err = rcnn("calibrate", "--suggest", 5, tmp_path / "photos", *given_files, code=2)
+    _, err = rcnn("calibrate", "--suggest", 5, tmp_path / "photos", *given_files, "--output", tmp_path / "check.csv", code=2)
     assert err == f"error: {tmp_path}/photos: none of these photos can be read\n"
 
 

@@ -225,7 +225,7 @@ def test_cut_offs_are_read_as_they_were_written(saved):
     cutoffs, path = saved
     again = Cutoffs.load(path, "0" * 64, NAMES)
     assert (again.thresholds == cutoffs.thresholds).all()
-    assert (again.class_names, again.rule, again.facts) == (NAMES, "fitted", dict(cutoffs.facts))
+    assert (again.class_names, again.facts) == (NAMES, dict(cutoffs.facts))
     assert again.facts["photos"] == 50
     assert again.facts["collection"] == 400
     assert again.facts["precision"] == 0.6

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +61,6 @@ class Cutoffs:
 
     class_names: Sequence[str]  # C
     thresholds: np.ndarray  # (C,) float64
-    rule: Literal["fitted", "z-score"]
     identity: str  # digest of all that shapes scores: weights, class embeddings, grids, …
     facts: Mapping[str, Any]  # JSON-able: what they were fitted to, how good they are
 
@@ -209,7 +208,7 @@ def fitted(
         "without_labels": [name for name, any_ in zip(class_names, present.any(0), strict=True) if not any_],
         "held_out": assess(predicted, present), "made_with": made_with,
     }  # fmt: skip
-    return Cutoffs(class_names, thresholds, "fitted", identity, facts)
+    return Cutoffs(class_names, thresholds, identity, facts)
 
 
 def suggest(scores: np.ndarray, statistics: Statistics, count: int) -> list[int]:
