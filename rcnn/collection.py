@@ -12,7 +12,7 @@ from rcnn.source import Source
 from rcnn.tagging.cutoffs import Statistics
 from rcnn.tagging.store import Answer, Photo, Store
 
-CHUNK = 1024  # photos whose scores are in memory at a time
+CHUNK = 500  # photos whose scores are in memory at a time
 
 
 class Collection:
@@ -38,30 +38,25 @@ class Collection:
                 self.problems[i] = f"cannot be read: {error.strerror}"
         noted = source.known()
         self.known = noted or source.learn()
-        self.open(merge=merge)
+        self.open(merge)
         if noted and self.missing and (found := source.learn()) != noted:  # another device, or other weights of that name
             self.known = found
-            self.open(merge=merge)
+            self.open(merge)
 
-    def open(self, statistics: Statistics | None = None, merge: Sequence[str] = ()) -> None:
-        """Look again what is kept, also by other processes, and count it in `statistics`."""
+    def open(self, merge: Sequence[str] = ()) -> None:
+        """Look again what is kept, also by other processes."""
         self.close()
         process = f".{self.rank}-of-{self.world}" if self.world > 1 else ""
         folder = Path(self.source.settings.cache) / "tagged"
         self.store = Store(folder, self.known.identity, len(self.known.class_names), process)
         for path in merge if self.rank == 0 else ():
             self.store.merge(path)
-        self.missing, chunk = [], []
-        for i, answer in self.answers(score=False):
-            if answer is None:
-                self.missing.append(i)
-            elif isinstance(answer, np.ndarray) and statistics:
-                chunk.append(answer)
-                if len(chunk) == CHUNK:
-                    statistics.add(np.stack(chunk))
-                    chunk = []
-        if chunk:
-            statistics.add(np.stack(chunk))
+        self.missing, self.statistics = [], Statistics(len(self.known.class_names))  # of the scores that are kept
+        for indices in self._chunks():
+            kept = self._kept(indices)
+            self.missing += [i for i, answer in kept.items() if answer is None]
+            if rows := [answer for answer in kept.values() if isinstance(answer, np.ndarray)]:
+                self.statistics.add(np.stack(rows))
 
     @property
     def share(self) -> list[int]:
@@ -89,11 +84,18 @@ class Collection:
     def answers(self, score: bool) -> Iterator[tuple[int, Answer | None]]:
         """(index, answer) of all photos; what is missing is scored meanwhile, or else has no answer."""
         missing, fresh = set(self.missing) if score else (), self.score()
-        for i, photo in enumerate(self.photos):
-            if i in self.problems:
-                yield i, self.problems[i]
-            else:
-                yield next(fresh) if i in missing else (i, self.store.get(photo))
+        for indices in self._chunks():
+            kept = self._kept(indices)
+            for i in indices:
+                yield next(fresh) if i in missing else (i, kept[i])
+
+    def _chunks(self) -> Iterator[range]:
+        return (range(start, min(start + CHUNK, len(self.paths))) for start in range(0, len(self.paths), CHUNK))
+
+    def _kept(self, indices: range) -> dict[int, Answer | None]:
+        readable = [i for i in indices if i not in self.problems]
+        kept = dict(zip(readable, self.store.get([self.photos[i] for i in readable]), strict=True))
+        return {i: self.problems[i] if i in self.problems else kept[i] for i in indices}
 
     def workload(self) -> dict[str, int]:
         """Images at a time and processes that decode: as the settings say, or else what suits the device."""

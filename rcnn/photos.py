@@ -30,12 +30,13 @@ def find_images(places: Sequence[str | Path]) -> tuple[list[Path], dict[Path, st
     found, hidden, unread, named = [], [], {}, {os.path.abspath(place) for place in places}
     for place in map(Path, places):
         if place.is_dir():
-            files, problems = _search(place, named)
-            for path in sorted(files):
-                (hidden if _is_hidden(path, place) else found).append(path)
-            unread |= {path: problem for path, problem in problems.items() if not _is_hidden(path, place)}
+            files, left, problems = _search(place, named)
+            found += sorted(files, key=_parts)
+            hidden += left
+            unread |= problems
         elif os.path.lexists(place):
             found.append(place)
+            unread |= _problem(place)
         else:
             raise FileNotFoundError(f"there is no image or folder {lossless(str(place))}")
     found, hidden = ({os.path.abspath(path): path for path in paths} for paths in (found, hidden))
@@ -43,42 +44,46 @@ def find_images(places: Sequence[str | Path]) -> tuple[list[Path], dict[Path, st
     readable = Image.registered_extensions()
     for path in found.values():
         kind = path.suffix.lower()
-        if problem := _problem(path) or (OTHERS.get(kind) if kind not in readable else None):
-            unread[path] = problem
+        if kind in OTHERS and kind not in readable:
+            unread.setdefault(path, OTHERS[kind])
     if not found and not unread:
         where, left = ", ".join(map(str, places)), f"; hidden files left alone: {left_alone}" if hidden else ""
         raise FileNotFoundError(f"no images in {where}; looked for {' '.join(sorted(SUFFIXES))}{left}")
     return [path for path in found.values() if path not in unread], unread, left_alone
 
 
-def _search(place: Path, named: Container[str]) -> tuple[list[Path], dict[Path, str]]:
-    """All that is named like an image below a folder, and {folder that was not searched: why}."""
-    files, unsearched, folders = [], {}, [place]
-    for folder in folders:  # grows meanwhile
+def _search(place: Path, named: Container[str]) -> tuple[list[Path], list[Path], dict[Path, str]]:
+    """All that is named like an image below a folder, the same that is hidden, and {what of the former is not read: why}."""
+    files, hidden, unread, folders = [], [], {}, [(place, False)]
+    for folder, is_hidden in folders:  # grows meanwhile
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    path = folder / entry.name
+                    path, hides = folder / entry.name, is_hidden or entry.name.startswith(".")
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(path)
+                        folders.append((path, hides))
                     elif entry.is_symlink() and path.is_dir():
-                        if os.path.abspath(path) not in named:
-                            unsearched[path] = "a linked folder, which is not searched; name it as an argument"
-                    elif path.suffix.lower() in KNOWN:
-                        files.append(path)
+                        if os.path.abspath(path) not in named and not hides:
+                            unread[path] = "a linked folder, which is not searched; name it as an argument"
+                    elif os.path.splitext(entry.name)[1].lower() in KNOWN:
+                        (hidden if hides else files).append(path)
+                        if not hides and not entry.is_file(follow_symlinks=False):  # which the folder says of most
+                            unread |= _problem(path)
         except OSError as error:
-            unsearched[folder] = f"the folder cannot be searched: {error.strerror}"
-    return files, unsearched
+            if not is_hidden:
+                unread[folder] = f"the folder cannot be searched: {error.strerror}"
+    return files, hidden, unread
 
 
-def _problem(path: Path) -> str | None:
-    """Why something that is named like an image is no file to read; None if it is one."""
+def _parts(path: Path) -> tuple[str, ...]:
+    """What paths are sorted by, as `Path` itself does more slowly."""
+    return path.parts
+
+
+def _problem(path: Path) -> dict[Path, str]:
+    """{path: why}, if something that is named like an image is no file to read."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
-        return f"{'a link that leads to no file' if path.is_symlink() else 'cannot be read'}: {error.strerror}"
-    return None if stat.S_ISREG(mode) else "not a regular file"
-
-
-def _is_hidden(path: Path, place: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(place).parts)
+        return {path: f"{'a link that leads to no file' if path.is_symlink() else 'cannot be read'}: {error.strerror}"}
+    return {} if stat.S_ISREG(mode) else {path: "not a regular file"}

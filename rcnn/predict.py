@@ -27,7 +27,7 @@ from rcnn.files import replace_file
 from rcnn.photos import find_images
 from rcnn.printing import cut, lossless, message
 from rcnn.source import VOCABULARIES, Source
-from rcnn.tagging.cutoffs import FEWEST, Cutoffs, Statistics, label_free
+from rcnn.tagging.cutoffs import FEWEST, Cutoffs, label_free
 from rcnn.tagging.output import FORMATS, Scored, writer
 from rcnn.tagging.tags import TOP, must_fit, ranked
 from rcnn.text.classes import in_words
@@ -84,20 +84,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def rule(args: argparse.Namespace, collection: Collection, scored: Statistics | None) -> tuple[np.ndarray | None, str] | None:
-    """((C,) thresholds or None for the best TOP of each photo, why, in words), or None: the scores of all photos are needed."""
-    names, path, count = collection.known.class_names, collection.source.cutoffs, len(collection.paths)
+Rule = tuple[np.ndarray | None, str]  # (C,) thresholds, or None for the best of each photo; and where they come from
+
+
+def rule(args: argparse.Namespace, collection: Collection) -> Rule | None:
+    """The cut-offs, if they are known before all photos are scored."""
+    names, path = collection.known.class_names, collection.source.cutoffs
     if args.min_score is not None:
         return np.full(len(names), args.min_score), f"{args.min_score} for all classes"
     if path.exists():
         return Cutoffs.load(path, collection.known.identity, names).thresholds, f"fitted to checked photos, {path}"
-    if count >= FEWEST and scored is None:
-        return None
-    if count >= FEWEST and scored.count >= FEWEST:
-        return label_free(scored), f"by each class's scores on the {scored.count} photos; rcnn calibrate fits better ones"
-    best = min(args.top or TOP, len(names))
-    few = f"the best {best} of each photo, since cut-offs need {FEWEST} photos or labels (rcnn calibrate)"
-    return None, few
+    return rule_of_all(args, collection) if len(collection.paths) < FEWEST else None
+
+
+def rule_of_all(args: argparse.Namespace, collection: Collection) -> Rule:
+    """The cut-offs that follow from the scores of all photos, if these are enough."""
+    if (count := collection.statistics.count) >= FEWEST:
+        why = f"by each class's scores on these {count} photos; rcnn calibrate fits better ones to some checked photos"
+        return label_free(collection.statistics), why
+    best = min(args.top or TOP, len(collection.known.class_names))
+    return None, f"the best {best} of each photo, since they take {FEWEST} photos, or checked ones (rcnn calibrate)"
 
 
 @contextlib.contextmanager
@@ -154,17 +160,15 @@ def tag(
     args: argparse.Namespace, collection: Collection, alone: bool, barrier: Callable[[], None], bar: progress.progress
 ) -> dict[Path, str]:
     """Score what is missing, and write the tags of all photos; {photo without tags, or without a sidecar: why}."""
-    names, paths, chosen = collection.known.class_names, collection.paths, rule(args, collection, None)
-    if chosen is None or not alone:
+    names, paths, chosen = collection.known.class_names, collection.paths, rule(args, collection)
+    if (chosen is None and collection.missing) or not alone:
         for _ in collection.score():
             bar.update()
         barrier()
         if collection.rank:
             return {}
-        statistics = Statistics(len(names))
-        collection.open(statistics)
-        chosen = chosen or rule(args, collection, statistics)
-    thresholds, why = chosen
+        collection.open()
+    thresholds, why = chosen or rule_of_all(args, collection)
     print(message(f"cut-offs: {why}"), file=sys.stderr)
     top = args.top or (TOP if thresholds is None else None)
     keywords = Keywords(args, collection.source) if args.xmp else None
@@ -173,7 +177,7 @@ def tag(
         for i, answer in collection.answers(score=alone):
             if isinstance(answer, np.ndarray):
                 columns = ranked(answer, thresholds, top)
-                write(paths[i], [(column, answer[column].item()) for column in columns])
+                write(paths[i], list(zip(columns, answer[columns].tolist(), strict=True)))
                 problem = keywords.update(paths[i], [names[column] for column in columns]) if keywords else None
             else:
                 problem = answer or "no scores: its process ended early, or keeps its store on another machine (--merge)"

@@ -93,7 +93,7 @@ class Source:
         else:
             of_corpus, of_weights = (path and _stamp(path) for path in (self.corpus, s.clip.weights))
             made_of = [self.classes.names, of_corpus, of_weights, config.to_dict(s.clip)]
-        code = provenance.sources(("clip", "text", "learn", "score", "tagging", "source.py", "tagger.py", "runtime.py"))
+        code = provenance.sources(("clip", "text", "learn", "score", "tagger.py", "runtime.py"))
         key = digest([made_of, config.shaping(s, "scores"), s.device, code])
         return Path(s.cache) / "tagged" / f"{key[:32]}.json"
 

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ SCHEMA = [
     "CREATE TABLE photos (path BLOB, stamp TEXT, scores BLOB, problem TEXT, checksum INTEGER, PRIMARY KEY (path, stamp))",
     "CREATE TABLE about (identity TEXT)",
 ]
+COLUMNS = "path, stamp, scores, problem, checksum"
 PATIENCE = 60  # seconds to wait for another process that writes
 OF_THE_SYSTEM = {  # what is wrong is not the file's content
     sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY,
@@ -40,8 +41,9 @@ class Photo(NamedTuple):
     @classmethod
     def at(cls, path: str | Path) -> "Photo":
         """The photo at a path; OSError if there is none."""
-        status = os.stat(path)
-        return cls(os.fsencode(os.path.abspath(path)), f"{status.st_size} {status.st_mtime_ns}")
+        place = os.path.abspath(path)
+        status = os.stat(place)
+        return cls(os.fsencode(place), f"{status.st_size} {status.st_mtime_ns}")
 
 
 class Store:
@@ -68,13 +70,14 @@ class Store:
         for file in self._files:
             file.connection.close()
 
-    def get(self, photo: Photo) -> Answer | None:
-        """What is kept of a photo; None if that is nothing, or damaged."""
-        for file in self._files:
-            for row in file.rows("SELECT scores, problem, checksum FROM photos WHERE path = ? AND stamp = ?", photo):
-                if self._is_whole(photo, *row):
-                    return row[1] if row[0] is None else np.frombuffer(row[0], np.float32)
-        return None
+    def get(self, photos: Sequence[Photo]) -> list[Answer | None]:
+        """What is kept of some hundred photos; None of one that is not kept, or of which the file is damaged there."""
+        found, wanted = {}, ", ".join("?" * len(photos))
+        for file in reversed(self._files):  # what this process kept wins
+            for row in file.rows(f"SELECT {COLUMNS} FROM photos WHERE path IN ({wanted})", [photo.path for photo in photos]):
+                photo, answer = self._read(row)
+                found[photo] = answer
+        return [found.get(photo) for photo in photos]
 
     def put(self, answers: Mapping[Photo, Answer]) -> None:
         """Keep these, all or none, in place of what was kept of their paths."""
@@ -91,15 +94,17 @@ class Store:
         must_be_regular(path)
         file = _File(Path(path), self.identity)
         with contextlib.closing(file.connection), self._files[0].writing() as own:
-            rows = file.rows("SELECT path, stamp, scores, problem, checksum FROM photos")
-            whole = (row for row in rows if self._is_whole(Photo(*row[:2]), *row[2:]))
+            whole = (row for row in file.rows(f"SELECT {COLUMNS} FROM photos") if self._read(row)[0])
             own.executemany("INSERT OR REPLACE INTO photos VALUES (?, ?, ?, ?, ?)", whole)
 
-    def _is_whole(self, photo: Photo, scores: bytes | None, problem: str | None, checksum: int) -> bool:
-        try:
-            return (scores is None or len(scores) == self._bytes) and checksum == _checksum(photo, scores, problem)
-        except (TypeError, AttributeError):  # values of other types
-            return False
+    def _read(self, row: tuple) -> tuple[Photo | None, Answer | None]:
+        """A photo and what is kept of it; None if the row is damaged."""
+        path, stamp, scores, problem, checksum = row
+        with contextlib.suppress(TypeError, AttributeError):  # values of other types
+            photo = Photo(path, stamp)
+            if (scores is None or len(scores) == self._bytes) and checksum == _checksum(photo, scores, problem):
+                return photo, problem if scores is None else np.frombuffer(scores, np.float32)
+        return None, None
 
 
 class _File:
@@ -155,7 +160,7 @@ class _File:
                     self.connection.execute("ROLLBACK")
                 raise
 
-    def rows(self, command: str, values: tuple = ()) -> Iterator[tuple]:
+    def rows(self, command: str, values: Sequence[bytes] = ()) -> Iterator[tuple]:
         """Rows that a command finds, one after the other."""
         with self._named():
             yield from self.connection.execute(command, values)

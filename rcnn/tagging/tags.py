@@ -19,10 +19,8 @@ class Tag(NamedTuple):
 
 def ranked(scores: np.ndarray, thresholds: np.ndarray | None = None, top: int | None = None) -> list[int]:
     """Columns of the best `top` of (C,) scores that reach their (C,) thresholds; equal ones in the order of the class list."""
-    columns = np.argsort(-scores, kind="stable") if thresholds is None else np.flatnonzero(scores >= thresholds)
-    if thresholds is not None and len(columns) > 1:
-        columns = columns[np.argsort(-scores[columns], kind="stable")]
-    return columns[:top].tolist()
+    columns = np.arange(len(scores)) if thresholds is None else (scores >= thresholds).nonzero()[0]
+    return columns[(-scores[columns]).argsort(kind="stable")][:top].tolist()
 
 
 def must_fit(top: int | None, class_names: Sequence[str]) -> None:
