@@ -136,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.suggest is not None:
         photos, path = Photos(Path(args.source)), args.output or f"{args.source}/labels.csv"
         propose(source, photos, args.suggest, Path(path))
-        print(printable(f"photos to check: {path}; what is then reported is of these, which show more than most"))
+        print(printable(f"photos to check: {path}; what is then reported is of these, no fair sample of all"))
     else:
         photos, path = Photos(Path(args.images or Path(args.source).parent)), args.output or source.cutoffs
         cutoffs = calibrate(source, args.source, photos, args.precision)

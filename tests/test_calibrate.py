@@ -223,7 +223,7 @@ def test_a_suggested_file_is_filled_in_and_then_calibrates(tmp_path, given_files
     path = tmp_path / "photos" / "labels.csv"
     path.unlink()
     out, _ = rcnn("calibrate", "--suggest", 11, tmp_path / "photos", *given_files)
-    assert out == f"photos to check: {path}; what is then reported is of these, which show more than most\n"
+    assert out == f"photos to check: {path}; what is then reported is of these, no fair sample of all\n"
     rows = list(csv.reader(path.read_text().splitlines()))
     assert rows[0] == ["image", "class"]
     assert {row[1] for row in rows[1:]} == {"?"}
