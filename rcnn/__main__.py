@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "measure a run, or continue a measurement",
     "report": "the paper's tables with ours beside",
     "predict": "tag images with the classes of a run, or with a list of names",
+    "calibrate": "fit the cut-offs of tags to some checked photos",
     "data": "what a configuration needs, and what of it is there",
 }
 

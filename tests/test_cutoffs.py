@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from rcnn.files import sealed, write_json
-from rcnn.tagging.cutoffs import Cutoffs, Statistics, assess, beside, best_f1, fit, fitted, label_free, suggest
+from rcnn.tagging.cutoffs import Cutoffs, Statistics, assess, best_f1, fit, fitted, label_free, suggest
 
 NAMES = ["dog", "cat", "boat", "tree", "house", "duck"]
 ROUND = st.integers(-20, 20).map(lambda n: n / 8)  # many equal values, exact in float32
@@ -225,7 +225,7 @@ def test_cut_offs_are_read_as_they_were_written(saved):
     cutoffs, path = saved
     again = Cutoffs.load(path, "0" * 64, NAMES)
     assert (again.thresholds == cutoffs.thresholds).all()
-    assert (again.class_names, again.rule, again.facts) == (NAMES, "fitted", dict(cutoffs.facts))
+    assert (again.class_names, again.facts) == (NAMES, dict(cutoffs.facts))
     assert again.facts["photos"] == 50
     assert again.facts["collection"] == 400
     assert again.facts["precision"] == 0.6
@@ -268,9 +268,3 @@ def test_another_file_of_ours_with_a_checksum_is_refused(tmp_path):
     write_json(tmp_path / "cutoffs.json", sealed({"made_from": "1"}))
     with pytest.raises(ValueError, match="has no cut-offs of this version of the code"):
         Cutoffs.load(tmp_path / "cutoffs.json", "0" * 64, NAMES)
-
-
-def test_cut_offs_lie_beside_the_class_list_or_in_the_run(tmp_path):
-    assert beside(tmp_path / "names.txt") == tmp_path / "names.cutoffs.json"
-    assert beside("coco").name == "coco.cutoffs.json"
-    assert beside(None, tmp_path / "run") == tmp_path / "run" / "cutoffs.json"

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from rcnn.files import read_json, sealed, unseal, write_json
 from rcnn.printing import cut
+from rcnn.tagging.tags import TOP
 
 FEWEST = 30  # photos of a collection that has means and deviations: a mean then errs by less than a fifth of a deviation
-TAGS = 5  # that a photo gets on average without labels, as many as the top 5 of a single photo
 COMMON = 0.16  # at most so many of all photos get a class without labels: z is 1 or more, which short lists need
 PRIOR = 4  # positives that weigh as much as all classes together; 2 to 8 differ by less than a point on other drawings
 FOLDS = 10  # parts of the checked photos, each judged by cut-offs that are fitted to the others
@@ -61,7 +61,6 @@ class Cutoffs:
 
     class_names: Sequence[str]  # C
     thresholds: np.ndarray  # (C,) float64
-    rule: Literal["fitted", "z-score"]
     identity: str  # digest of all that shapes scores: weights, class embeddings, grids, …
     facts: Mapping[str, Any]  # JSON-able: what they were fitted to, how good they are
 
@@ -87,17 +86,12 @@ class Cutoffs:
         return cls(**{**found, "thresholds": np.array(found["thresholds"])})
 
 
-def beside(classes: str | Path | None, run: str | Path | None = None) -> Path:
-    """Where the cut-offs of a run or of a class list are kept: RUN/cutoffs.json, names.cutoffs.json beside names.txt."""
-    return Path(run) / "cutoffs.json" if run else Path(classes).with_suffix(".cutoffs.json")
-
-
 def label_free(statistics: Statistics) -> np.ndarray:
-    """(C,) thresholds without labels: z deviations above the class's mean, by which a photo gets TAGS classes on average.
+    """(C,) thresholds without labels: z deviations above the class's mean, by which a photo gets TOP classes on average.
 
     That is where scores are normally distributed; it takes the place of a share of positives that nobody knows.
     """
-    z = NormalDist().inv_cdf(1 - min(TAGS / len(statistics.mean), COMMON))
+    z = NormalDist().inv_cdf(1 - min(TOP / len(statistics.mean), COMMON))
     return statistics.mean + z * statistics.std
 
 
@@ -214,7 +208,7 @@ def fitted(
         "without_labels": [name for name, any_ in zip(class_names, present.any(0), strict=True) if not any_],
         "held_out": assess(predicted, present), "made_with": made_with,
     }  # fmt: skip
-    return Cutoffs(class_names, thresholds, "fitted", identity, facts)
+    return Cutoffs(class_names, thresholds, identity, facts)
 
 
 def suggest(scores: np.ndarray, statistics: Statistics, count: int) -> list[int]:

@@ -51,7 +51,7 @@ def read_labels(path: str | Path, classes: ClassList) -> dict[str, set[str]]:
             if image in marked and (found.get(image) or marked[image] != name):
                 raise ValueError(f"{short(image)} has classes, and a line that says it has none or is not checked")
     except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path}, line {lines.line_num}: {error}") from None
+        raise ValueError(f"{path}, line {max(1, lines.line_num)}: {error}") from None
     found |= {image: set() for image, mark in marked.items() if mark != UNCHECKED}
     if not found:
         raise ValueError(f"{path} has no labels of checked photos")
@@ -84,7 +84,7 @@ def presence(class_names: Sequence[str], labels: Iterable[Iterable[str]]) -> np.
     }
     if wrong := sorted(label for label, columns in meant.items() if len(columns) != 1):
         each = ", ".join(f"{short(label)} ({'several classes' if meant[label] else 'no class'})" for label in wrong)
-        raise ValueError(f"{len(wrong)} labels are not one class of the list each: {cut(each)}")
+        raise ValueError(f"labels that are not one class of the list each: {cut(each)}")
     found = np.zeros((len(rows), len(class_names)), bool)
     for present, row in zip(found, rows, strict=True):
         present[[column for label in row for column in meant[label]]] = True
