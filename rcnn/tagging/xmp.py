@@ -85,7 +85,9 @@ def parse(data: bytes) -> Element:
         raise ValueError(f"it is not XML in UTF-8: {error}") from None
     for element in (document.children[0], *document.children[0].children):
         if element.name == f"{RDF} RDF":
-            return element
+            if data.startswith(b"<rdf:RDF", element.start) and element.inner < element.end:
+                return element
+            raise ValueError("expected <rdf:RDF> and </rdf:RDF>, but RDF has another prefix there, or no end tag")
     raise ValueError("it is XML, but not XMP: it has no rdf:RDF")
 
 
@@ -95,7 +97,8 @@ def keywords(rdf: Element) -> dict[str, list[str]]:
     odd = [NAMES[key] for node in rdf.children for key in node.attributes if key in NAMES]
     for element in (element for node in rdf.children for element in node.children if element.name in NAMES):
         found[NAMES[element.name]] += [item.text for item in element.items]
-        if element.attributes or element.text or any(container.name not in CONTAINERS for container in element.children):
+        kinds = {container.name for container in element.children}, {item.name for item in element.items}
+        if element.attributes or element.text or not (kinds[0] <= CONTAINERS and kinds[1] <= {f"{RDF} li"}):
             odd.append(NAMES[element.name])
     if odd:
         raise ValueError(f"{odd[0]} is no rdf:Bag; edit the photo's keywords in a photo program, which repairs it")
