@@ -97,8 +97,10 @@ def keywords(rdf: Element) -> dict[str, list[str]]:
     odd = [NAMES[key] for node in rdf.children for key in node.attributes if key in NAMES]
     for element in (element for node in rdf.children for element in node.children if element.name in NAMES):
         found[NAMES[element.name]] += [item.text for item in element.items]
-        kinds = {container.name for container in element.children}, {item.name for item in element.items}
-        if element.attributes or element.text or not (kinds[0] <= CONTAINERS and kinds[1] <= {f"{RDF} li"}):
+        foreign = {container.name for container in element.children} - CONTAINERS | {i.name for i in element.items} - {
+            f"{RDF} li"
+        }
+        if element.attributes or element.text or foreign:
             odd.append(NAMES[element.name])
     if odd:
         raise ValueError(f"{odd[0]} is no rdf:Bag; edit the photo's keywords in a photo program, which repairs it")
