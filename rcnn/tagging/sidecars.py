@@ -132,8 +132,7 @@ def _merge(old: dict[str, list[str]], tags: dict[str, str], root: str) -> tuple[
     others = plain.intersection(map(_last, paths - listed), old[SUBJECT])  # tags of another prefix have them
     subject = dict.fromkeys([*welcome.values(), *sorted(others)])
     subject = [k for k in subject if (k in plain if k in old[SUBJECT] else k not in parts)]
-    kept = (denied | parts) - set(subject)
-    ours = plain - kept, listed, set(map(_slashes, listed)), plain | listed
+    ours = plain - denied - parts, listed, set(map(_slashes, listed)), plain | listed
     added = [*subject, *hierarchical, *(sorted(deleted) if tags else [])]
     wanted = list(zip(LISTS, (subject, hierarchical, list(map(_slashes, hierarchical)), added), strict=True))
     going = {name: old_ones - set(keywords) for (name, keywords), old_ones in zip(wanted, ours, strict=True)}
