@@ -245,6 +245,16 @@ def test_elements_as_deep_as_they_may_be_are_read(photo):
     assert plan(photo, [], "rcnn").lines() == []
 
 
+def test_thousands_of_keywords_are_merged_at_once(photo):
+    items = "".join(f"<rdf:li>rcnn|{i}</rdf:li><rdf:li>{i}</rdf:li>" for i in range(8_000))
+    listed = f'<a:added xmlns:a="urn:rcnn:keywords/"><rdf:Bag>{items}</rdf:Bag></a:added>'
+    put(photo, PACKET.replace("KEYWORDS", f"{listed}<dc:subject><rdf:Bag>{items}</rdf:Bag></dc:subject>"))
+    with at_once():
+        tag(photo, DOG)
+        tag(photo)
+    assert (len(read(photo, "dc:subject")), b"urn:rcnn" in sidecar(photo).read_bytes()) == (16_000, False)
+
+
 def test_characters_that_xml_or_the_hierarchy_reserve_are_escaped_or_replaced(photo):
     tag(photo, ("a|b/c", "x & <y> \"z'"), ("Tiere", "Hündin\x00\n\ud800犬"), prefix="by|machine")
     assert read(photo, "dc:subject") == ["Hündin 犬", "x & <y> \"z'"]

@@ -79,7 +79,7 @@ def plan(photo: Path, tags: Sequence[Sequence[str]], prefix: str, replace_suffix
     try:
         rdf = parse(data)
         old = keywords(rdf)
-        going, coming = _merge(old, wanted, root)
+        going, coming = _merge({name: set(values) for name, values in old.items()}, wanted, root)
         new = {name: sorted([k for k in old[name] if k not in going[name]] + coming[name]) for name in LISTS}
         after = before
         if new != old:
@@ -89,8 +89,7 @@ def plan(photo: Path, tags: Sequence[Sequence[str]], prefix: str, replace_suffix
             after = None if after == EMPTY else after
     except ValueError as error:
         raise ValueError(f"keywords cannot be written to {path}: {error}") from None
-    sides = (new, old), (old, new)
-    added, removed = (tuple(k for n in (SUBJECT, HIERARCHICAL) for k in a[n] if k not in b[n]) for a, b in sides)
+    added, removed = (tuple(k for name in (SUBJECT, HIERARCHICAL) for k in sorted(one[name])) for one in (coming, going))
     return Change(path, before, after, added, removed)
 
 
@@ -114,29 +113,32 @@ def _clean(name: str) -> str:
     raise ValueError(f"a keyword needs characters that can be seen, and {short(name)} has none")
 
 
-def _merge(old: dict[str, list[str]], tags: dict[str, str], root: str) -> tuple[dict[str, set[str]], dict[str, list[str]]]:
+def _merge(old: dict[str, set[str]], tags: dict[str, str], root: str) -> tuple[dict[str, set[str]], dict[str, list[str]]]:
     """For every list, which of its keywords `old` go, all of them the machine's, and which come.
 
     `tags` is {hierarchical keyword: its last part}, and `root` what the hierarchical ones of the prefix begin with.
     """
-    paths = {k for k in old[ADDED] if "|" in k}
+    subject, hierarchical, tags_list, added = old.values()
+    paths = {k for k in added if "|" in k}
     listed = {k for k in paths if k.startswith(root)}
-    plain = set(old[ADDED]) - paths
-    theirs = set(old[HIERARCHICAL]) - paths | set(old[TAGS_LIST]) - set(map(_slashes, paths))
+    plain = added - paths
+    theirs = hierarchical - paths | tags_list - set(map(_slashes, paths))
     parts = {part for k in theirs for part in re.split("[|/]", k)}
-    whole = {k for k in old[HIERARCHICAL] if _slashes(k) in old[TAGS_LIST] and _last(k) in parts.union(old[SUBJECT])}
-    deleted = listed - whole
+    said = subject | parts
+    deleted = {k for k in listed if not (k in hierarchical and _slashes(k) in tags_list and _last(k) in said)}
     denied = set(map(_last, deleted))
-    welcome = {k: last for k, last in tags.items() if last not in denied}
-    hierarchical = [k for k in welcome if k not in theirs and _slashes(k) not in theirs]
-    others = plain.intersection(map(_last, paths - listed), old[SUBJECT])  # tags of another prefix have them
-    subject = dict.fromkeys([*welcome.values(), *sorted(others)])
-    subject = [k for k in subject if (k in plain if k in old[SUBJECT] else k not in parts)]
-    ours = plain - denied - parts, listed, set(map(_slashes, listed)), plain | listed
-    added = [*subject, *hierarchical, *(sorted(deleted) if tags else [])]
-    wanted = list(zip(LISTS, (subject, hierarchical, list(map(_slashes, hierarchical)), added), strict=True))
-    going = {name: old_ones - set(keywords) for (name, keywords), old_ones in zip(wanted, ours, strict=True)}
-    return going, {name: [k for k in keywords if k not in old[name]] for name, keywords in wanted}
+    tags_now = {k: last for k, last in tags.items() if last not in denied}
+    paths_now = [k for k in tags_now if k not in theirs and _slashes(k) not in theirs]
+    others = plain & subject & set(map(_last, paths - listed))  # tags of another prefix have them
+    plain_now = dict.fromkeys([*tags_now.values(), *sorted(others)])
+    plain_now = [k for k in plain_now if (k in plain if k in subject else k not in parts)]
+    ours = plain - denied - parts, listed, set(map(_slashes, listed)), added - (paths - listed)
+    added_now = [*plain_now, *paths_now, *(sorted(deleted) if tags else [])]
+    now = plain_now, paths_now, list(map(_slashes, paths_now)), added_now
+    return (
+        {name: mine & old[name] - set(values) for name, mine, values in zip(LISTS, ours, now, strict=True)},
+        {name: [k for k in values if k not in old[name]] for name, values in zip(LISTS, now, strict=True)},
+    )
 
 
 def _last(keyword: str) -> str:
