@@ -152,6 +152,19 @@ def test_a_hierarchical_keyword_of_a_person_is_kept_even_under_the_prefix_and_so
     assert read(photo, "digiKam:TagsList") == []
 
 
+@pytest.mark.parametrize("own", ["lr:hierarchicalSubject", "digiKam:TagsList"])
+def test_a_tag_that_a_person_wrote_under_the_prefix_is_theirs_and_not_there_twice(photo, own):
+    tag(photo, DOG)
+    written = "rcnn|animal|cat" if own == "lr:hierarchicalSubject" else "rcnn/animal/cat"
+    text = sidecar(photo).read_text()
+    start, end = text.split(f"<{own}>")
+    put(photo, f"{start}<{own}>{end.replace('<rdf:li>', f'<rdf:li>{written}</rdf:li><rdf:li>', 1)}")
+    tag(photo, DOG, CAT)
+    assert read(photo, own).count(written) == 1
+    tag(photo)
+    assert read(photo, own) == [written]
+
+
 def test_renewing_with_fewer_and_other_tags_takes_only_the_machine_s_away(photo):
     put(photo, PACKET.replace("KEYWORDS", KEYWORDS))
     tag(photo, DOG, CAR)
@@ -202,6 +215,9 @@ def test_two_prefixes_do_not_disturb_each_other(photo):
     tag(photo, prefix="all")
     assert sidecar(photo).read_bytes() == only
     tag(photo, DOG, CAT, prefix="all")
+    put(photo, sidecar(photo).read_text().replace("<rdf:li>car</rdf:li>", "", 1))
+    tag(photo, DOG, CAT, prefix="all")
+    assert read(photo, "dc:subject") == ["cat", "dog"]
     tag(photo, prefix="pets")
     assert (read(photo, "dc:subject"), read(photo, "digiKam:TagsList")) == (
         ["cat", "dog"],
