@@ -6,12 +6,11 @@
 
 First some drawings are tagged, by the full image alone, which makes the ratio largest: the time in the store and in writing
 the table is compared with that of the tower in the same run. Then the store is filled with generated scores of files that are
-no images, and rcnn.predict, started anew, answers from it in several ways: time of the whole process, of its processor, and peak
-memory. The last line is `ratio=<store and table / tower> answer=<seconds of the slowest> memory=<MB>`.
+no images, and rcnn.predict, started anew, answers from it in several ways: time of the whole process, of its processor, and
+peak memory (Linux). The last line is `ratio=<store and table / tower> answer=<seconds of the slowest> memory=<MB>`.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -97,23 +96,27 @@ def fill(folder: Path, count: int) -> list[str]:
     return [str(photos), "--classes", str(folder / "names.txt"), *pairs]
 
 
+ANSWER = """
+import re, sys, time
+from pathlib import Path
+from rcnn import predict
+predict.main(sys.argv[1:])
+sys.stdout.flush()
+print(time.process_time(), re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1], file=sys.stderr)
+"""
+
+
 def answers(arguments: list[str], count: int) -> tuple[float, float]:
     """(seconds of the slowest, MB of the largest) of rcnn.predict in several ways."""
     slowest = largest = 0.0
     for more in ([], ["--format", "csv"], ["--format", "jsonl"], ["--top", "5", "--min-score", "-1", "--format", "csv"]):
-        command, nowhere = [sys.executable, "-m", "rcnn.predict", *arguments, *more], subprocess.DEVNULL
-        began = time.perf_counter()
-        process = subprocess.Popen(command, cwd=ROOT, stdout=nowhere, stderr=nowhere)
-        _, status, used = os.wait4(process.pid, 0)
-        took, megabytes = time.perf_counter() - began, used.ru_maxrss / 1024
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise ValueError(f"exit code {process.returncode}: {' '.join(command)}")
-        processor = used.ru_utime + used.ru_stime
-        print(
-            f"{count:,} entries, {' '.join(more) or 'a table'}: {took:.2f} s, {processor:.2f} s of a processor, {megabytes:.0f} MB"
-        )
-        slowest, largest = max(slowest, took), max(largest, megabytes)
+        command, began = [sys.executable, "-c", ANSWER, *arguments, *more], time.perf_counter()
+        ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True)
+        took = time.perf_counter() - began
+        processor, kilobytes = map(float, ended.stderr.splitlines()[-1].split())
+        shown = " ".join(more) or "a table"
+        print(f"{count:,} entries, {shown}: {took:.2f} s, of a processor {processor:.2f} s, {kilobytes / 1024:.0f} MB")
+        slowest, largest = max(slowest, took), max(largest, kilobytes / 1024)
     return slowest, largest
 
 
