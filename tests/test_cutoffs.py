@@ -1,4 +1,4 @@
-"""Cut-offs: without labels, fitted to checked photos, how good they are, which photos to check, and their file."""
+"""Cut-offs: without labels, fitted to checked photos, how good they are, and their file."""
 
 import json
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from rcnn.files import sealed, write_json
-from rcnn.tagging.cutoffs import PRICES, STEPS, Cutoffs, Statistics, assess, best, fit, fitted, label_free, suggest
+from rcnn.tagging.cutoffs import PRICES, STEPS, Cutoffs, Statistics, assess, best, fit, fitted, label_free
 
 NAMES = ["dog", "cat", "boat", "tree", "house", "duck"]
 ROUND = st.integers(-20, 20).map(lambda n: n / 8)  # many equal values, exact in float32
@@ -209,29 +209,6 @@ def test_intervals_hold_what_the_whole_collection_shows_about_as_often_as_they_s
         _, low, high = assess(held_out, present[:60], 200)["micro F1"]
         inside.append(low <= assess(scores[60:] >= thresholds, present[60:], 0)["micro F1"][0] <= high)
     assert sum(inside) >= 34
-
-
-def test_photos_to_check_are_different_ones_that_show_every_class_first():
-    scores = np.random.default_rng(0).normal(0, 0.001, (100, 6))
-    for column, photo in enumerate([7, 7, 20, 33, 60, 60]):
-        scores[photo, column] = 1
-    chosen = suggest(scores, statistics_of(scores), 50)
-    assert set(chosen[:4]) == {7, 60, 20, 33}
-    assert len(set(chosen)) == 50
-
-
-def test_a_class_that_was_chosen_often_counts_less():
-    scores = np.zeros((100, 6))
-    scores[:5, :3] = 1  # five photos of the same three classes, and five of two others
-    scores[10:15, 3:5] = 1
-    chosen = suggest(scores, statistics_of(scores), 4)
-    assert chosen[0] in range(5)
-    assert chosen[1] in range(10, 15)
-
-
-def test_more_photos_to_check_than_there_are_is_all_of_them():
-    scores, _ = collection(photos=12)
-    assert sorted(suggest(scores, statistics_of(scores), 50)) == list(range(12))
 
 
 @pytest.fixture

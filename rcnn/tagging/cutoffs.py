@@ -219,23 +219,3 @@ def fitted(
         "held_out": assess(predicted, present), "made_with": made_with,
     }  # fmt: skip
     return Cutoffs(class_names, thresholds, identity, facts)
-
-
-def suggest(scores: np.ndarray, statistics: Statistics, count: int) -> list[int]:
-    """The photos most worth checking: together they are likely to show as many classes as can be, as often as can be.
-
-    One after the other is chosen by what it likely shows (`label_free`); a class counts 1 the first time, 1/2 the second, ….
-
-    Args:
-        scores: (N, C) of the photos to choose from.
-
-    Returns:
-        `count` of 0 to N - 1, or all if there are fewer.
-    """
-    likely, seen = (scores >= label_free(statistics)).astype(np.float32), np.zeros(scores.shape[1], np.float32)
-    chosen, left = [], np.ones(len(scores), bool)
-    for _ in range(min(count, len(scores))):
-        chosen.append(int(np.where(left, likely @ (1 / (1 + seen)), -1).argmax()))
-        left[chosen[-1]] = False
-        seen += likely[chosen[-1]]
-    return chosen
