@@ -11,6 +11,7 @@ on. Photos that cannot be read are named, and the exit code is then 1. Several G
 
 import argparse
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -128,17 +129,19 @@ class Keywords:
 
     def update(self, photo: Path, names: Sequence[str]) -> str | None:
         """Have a photo's sidecar hold these classes; returns why it cannot, if so."""
+        tags = [(*self.kinds.get(name, ()), name) for name in names]
         try:
-            tags = [(*self.kinds.get(name, ()), name) for name in names]
             change = self.plan(photo, tags, self.args.prefix, self.args.xmp_replace_suffix)
             if (other := self.of.setdefault(change.path, photo)) != photo:
                 return f"its sidecar {lossless(change.path.name)} is that of {lossless(other.name)}, too"
-            if self.args.dry_run:
-                sys.stdout.writelines(f"{line}\n" for line in change.lines())
-            else:
+            if not self.args.dry_run:
                 change.write()
         except (ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise  # the next photo's sidecar could not be written either
             return str(error)
+        if self.args.dry_run:
+            sys.stdout.writelines(f"{line}\n" for line in change.lines())
         return None
 
 

@@ -27,7 +27,7 @@ from drawing import DRAWINGS, Picture, World, draw
 
 from rcnn import Tagger, cli
 from rcnn.files import replace_file
-from rcnn.tagger import TOP, Tags
+from rcnn.tagging.tags import TOP, Tag
 from rcnn.text.classes import ClassList
 
 DATA = ROOT / "data" / "mini"
@@ -81,13 +81,13 @@ class Sheet:
         corners, radius = scaled(x, y, x + width, y + BAR), round(UNIT * BAR / 2)
         self.canvas.rounded_rectangle(corners, radius, BLUE if filled else BACKGROUND, BLUE, width=4)
 
-    def column(self, x: int, picture: Image.Image, tags: Tags, true: set[str]) -> None:
+    def column(self, x: int, picture: Image.Image, tags: list[Tag], true: set[str]) -> None:
         """A drawing above its tags."""
         tile = Image.new("RGB", (UNIT * TILE, UNIT * TILE), PANEL)
         picture = ImageOps.contain(picture, tile.size, Image.Resampling.LANCZOS)
         tile.paste(picture, tuple((UNIT * TILE - side) // 2 for side in picture.size))
         self.image.paste(tile, (UNIT * x, UNIT * MARGIN))
-        for y, (name, score) in zip(itertools.count(FIRST_ROW, ROW), tags, strict=False):
+        for y, (name, score, *_) in zip(itertools.count(FIRST_ROW, ROW), tags, strict=False):
             self.text(x, y + 14, name, INK if name in true else GREY)
             self.text(x + TILE, y + 14, f"{score:.2f}", GREY, 13, "rs")
             self.canvas.rounded_rectangle(scaled(x, y + 20, x + TILE, y + 20 + BAR), round(UNIT * BAR / 2), TRACK)

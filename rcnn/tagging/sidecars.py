@@ -2,11 +2,11 @@
 
 With the prefix "rcnn", the tag ("animal", "dog") is "dog" in dc:subject, "rcnn|animal|dog" in lr:hierarchicalSubject and
 "rcnn/animal/dog" in digiKam:TagsList. What was added is also listed in a property of our own, rcnn:added, and only what is
-listed there is renewed or removed: a "dog" that was there before is a person's and stays, as does one that a hierarchical
-keyword of theirs contains. A listed tag that a person deleted from one of the three is withdrawn from the others and not
-written again, until all tags of the prefix are removed; its plain keyword, if it is there, is theirs from then on. If another
-program drops rcnn:added, everything counts as a person's. Without its machine tags a file has the bytes that it had before
-(but a list of no keywords), and one that was made for them disappears.
+listed there is renewed or removed. A "dog" that was there before is a person's and stays, and so does one that a hierarchical
+keyword of theirs contains; where they have either, no plain keyword is added. A listed tag that a person deleted from one of
+the three is withdrawn from the others and not written again, until all tags of the prefix are removed; its plain keyword, if
+it is there, is theirs from then on. If another program drops rcnn:added, everything counts as a person's. Without its machine
+tags a file has the bytes that it had before (but a list of no keywords), and one that was made for them disappears.
 """
 
 import os
@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rcnn.describing.stats import read_facts
 from rcnn.files import read_bytes, replace_file
 from rcnn.printing import lossless, printable, short
 from rcnn.tagging.xmp import EMPTY, LISTS, edit, keywords, parse
@@ -80,18 +79,17 @@ def plan(photo: Path, tags: Sequence[Sequence[str]], prefix: str, replace_suffix
     try:
         rdf = parse(data)
         old = keywords(rdf)
-        going, coming = _merge(old, wanted, root)
+        going, coming = _merge({name: set(values) for name, values in old.items()}, wanted, root)
         new = {name: sorted([k for k in old[name] if k not in going[name]] + coming[name]) for name in LISTS}
         after = before
         if new != old:
             after = edit(data, rdf, going, coming)
-            if keywords(parse(after)) != new:  # "rdf:" may be bound to something else, or the like
-                raise ValueError("it has an unusual form")
+            if keywords(parse(after)) != new:
+                raise ValueError("it has an unusual form, in which an addition means something else")
             after = None if after == EMPTY else after
     except ValueError as error:
         raise ValueError(f"keywords cannot be written to {path}: {error}") from None
-    shown = SUBJECT, HIERARCHICAL
-    added, removed = (tuple(k for n in shown for k in a[n] if k not in b[n]) for a, b in ((new, old), (old, new)))
+    added, removed = (tuple(k for name in (SUBJECT, HIERARCHICAL) for k in sorted(one[name])) for one in (coming, going))
     return Change(path, before, after, added, removed)
 
 
@@ -101,6 +99,8 @@ def hierarchy(corpus: str | Path) -> dict[str, tuple[str, ...]]:
     One kind a class, since people browse trees of keywords: of a class's broader kinds the one that most classes share, and of
     equals the broadest, so that a few large groups such as "animal" and "vehicle" arise.
     """
+    from rcnn.describing.stats import read_facts  # imports torch, which keywords need not wait for
+
     facts = read_facts(corpus) or []
     shared = Counter(kind for _, f in facts for kind in set(f.broader))
     return {name: tuple(sorted(f.broader, key=shared.get)[-1:]) for name, f in facts}
@@ -113,32 +113,36 @@ def _clean(name: str) -> str:
     raise ValueError(f"a keyword needs characters that can be seen, and {short(name)} has none")
 
 
-def _merge(old: dict[str, list[str]], tags: dict[str, str], root: str) -> tuple[dict[str, set[str]], dict[str, list[str]]]:
-    """For every list, which of its keywords `old` are the machine's, and which of the machine's are to be there.
+def _merge(old: dict[str, set[str]], tags: dict[str, str], root: str) -> tuple[dict[str, set[str]], dict[str, list[str]]]:
+    """For every list, which of its keywords `old` go, all of them the machine's, and which come.
 
     `tags` is {hierarchical keyword: its last part}, and `root` what the hierarchical ones of the prefix begin with.
     """
-    paths = {k for k in old[ADDED] if "|" in k}
+    subject, hierarchical, tags_list, added = old.values()
+    paths = {k for k in added if "|" in k}
     listed = {k for k in paths if k.startswith(root)}
-    plain = set(old[ADDED]) - paths
-    theirs = set(old[HIERARCHICAL]) - paths | set(old[TAGS_LIST]) - set(map(_slashes, paths))
-    gone = {
-        k for k in listed if k not in old[HIERARCHICAL] or _slashes(k) not in old[TAGS_LIST] or _last(k) not in old[SUBJECT]
-    }
-    deleted = set(map(_last, gone))
-    remembered = sorted(gone) if tags else []
-    tags = {k: last for k, last in tags.items() if last not in deleted}
-    hierarchical = [k for k in tags if k not in theirs and _slashes(k) not in theirs]
-    others = plain.intersection(map(_last, paths - listed), old[SUBJECT])  # that tags of another prefix have, too
-    subject = [k for k in dict.fromkeys([*tags.values(), *sorted(others)]) if k in plain or k not in old[SUBJECT]]
-    kept = deleted.union(*(re.split("[|/]", k) for k in theirs)) - set(subject)
-    going = plain - kept, listed, set(map(_slashes, listed)), plain | listed
-    coming = subject, hierarchical, list(map(_slashes, hierarchical)), [*subject, *hierarchical, *remembered]
-    return dict(zip(LISTS, going, strict=True)), dict(zip(LISTS, coming, strict=True))
+    plain = added - paths
+    theirs = hierarchical - paths | tags_list - set(map(_slashes, paths))
+    parts = {part for k in theirs for part in re.split("[|/]", k)}
+    said = subject | parts
+    deleted = {k for k in listed if not (k in hierarchical and _slashes(k) in tags_list and _last(k) in said)}
+    denied = set(map(_last, deleted))
+    tags_now = {k: last for k, last in tags.items() if last not in denied}
+    paths_now = [k for k in tags_now if k not in theirs and _slashes(k) not in theirs]
+    others = plain & subject & set(map(_last, paths - listed))  # tags of another prefix have them
+    plain_now = dict.fromkeys([*tags_now.values(), *sorted(others)])
+    plain_now = [k for k in plain_now if (k in plain if k in subject else k not in parts)]
+    ours = plain - denied - parts, listed, set(map(_slashes, listed)), added - (paths - listed)
+    added_now = [*plain_now, *paths_now, *(sorted(deleted) if tags else [])]
+    now = plain_now, paths_now, list(map(_slashes, paths_now)), added_now
+    return (
+        {name: mine & old[name] - set(values) for name, mine, values in zip(LISTS, ours, now, strict=True)},
+        {name: [k for k in values if k not in old[name]] for name, values in zip(LISTS, now, strict=True)},
+    )
 
 
 def _last(keyword: str) -> str:
-    return keyword.rsplit("|", 1)[1]
+    return keyword.split("|")[-1]
 
 
 def _slashes(keyword: str) -> str:

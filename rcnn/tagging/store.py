@@ -117,14 +117,14 @@ class _File:
         with self._named():
             self.connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
             self.connection.execute("PRAGMA trusted_schema=OFF")
-            self._write_ahead()
-            self.connection.execute("PRAGMA synchronous=NORMAL")  # a power cut may take the last batches, and no more
             if self._is_empty():
                 with self.writing():  # of two processes that begin at once, one waits
                     self._begin(identity)
             found = self.connection.execute("SELECT identity FROM about").fetchone()
-        if found != (identity,):
-            raise ValueError(f"{path} has scores by another model, by other class embeddings or other grids")
+            if found != (identity,):
+                raise ValueError(f"{path} has scores by another model, by other class embeddings or other grids")
+            self._write_ahead()
+            self.connection.execute("PRAGMA synchronous=NORMAL")  # a power cut may take the last batches, and no more
 
     def _write_ahead(self) -> None:
         """Write-ahead logging, so that nobody who reads waits; SQLite does not wait for others who are just setting it."""

@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 
 from rcnn.printing import short
 
-MOST_ELEMENTS, DEEPEST = 200_000, 100
+MOST_ELEMENTS = 100_000
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 NAMESPACES = {
     "dc": "http://purl.org/dc/elements/1.1/",
@@ -17,7 +17,7 @@ NAMESPACES = {
 }
 LISTS = {"dc:subject": "Bag", "lr:hierarchicalSubject": "Bag", "digiKam:TagsList": "Seq", "rcnn:added": "Bag"}  # their kinds
 NAMES = {f"{NAMESPACES[prefix]} {local}": f"{prefix}:{local}" for prefix, local in (name.split(":") for name in LISTS)}
-CONTAINERS = {f"{RDF} {kind}" for kind in ("Bag", "Seq", "Alt")}
+KINDS = {f"{RDF} {kind}" for kind in ("Bag", "Seq", "Alt", "li")}
 EMPTY = f"""<?xml version="1.0" encoding="UTF-8"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="{RDF}">
@@ -58,8 +58,8 @@ def parse(data: bytes) -> Element:
     def start(name: str, attributes: dict[str, str]) -> None:
         nonlocal seen
         seen += 1
-        if seen > MOST_ELEMENTS or len(opened) > DEEPEST:
-            raise ValueError("more elements, or levels of elements, than an XMP file has")
+        if seen > MOST_ELEMENTS:
+            raise ValueError("it has more elements than an XMP file has")
         position = parser.CurrentByteIndex
         opened.append(Element(name, attributes, position, TAG.match(data, position).end()))
         opened[-2].children.append(opened[-1])
@@ -85,7 +85,9 @@ def parse(data: bytes) -> Element:
         raise ValueError(f"it is not XML in UTF-8: {error}") from None
     for element in (document.children[0], *document.children[0].children):
         if element.name == f"{RDF} RDF":
-            return element
+            if data.startswith(b"<rdf:RDF", element.start) and element.inner < element.end:
+                return element
+            raise ValueError("expected <rdf:RDF> and </rdf:RDF>, but RDF has another prefix there, or no end tag")
     raise ValueError("it is XML, but not XMP: it has no rdf:RDF")
 
 
@@ -95,7 +97,8 @@ def keywords(rdf: Element) -> dict[str, list[str]]:
     odd = [NAMES[key] for node in rdf.children for key in node.attributes if key in NAMES]
     for element in (element for node in rdf.children for element in node.children if element.name in NAMES):
         found[NAMES[element.name]] += [item.text for item in element.items]
-        if element.attributes or element.text or any(container.name not in CONTAINERS for container in element.children):
+        others = {part.name for part in (*element.children, *element.items)} - KINDS
+        if others or element.text or element.attributes:
             odd.append(NAMES[element.name])
     if odd:
         raise ValueError(f"{odd[0]} is no rdf:Bag; edit the photo's keywords in a photo program, which repairs it")

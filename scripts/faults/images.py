@@ -110,7 +110,7 @@ def images(rng: Random, world: World) -> Trial:
     form, by_run = rng.choice(["table", "csv", "json"]), rng.random() < 0.3
     encoding = rng.choice(["utf-8:strict", "ascii:strict", "utf-8:surrogateescape", "latin-1:strict"])
     chosen = ["--run", "run", "clip.weights=tiny.safetensors"] if by_run else NAMES
-    command = ["predict", "photos", *chosen, "--format", form, *(["--no-mssa"] if rng.random() < 0.2 else [])]
+    command = ["predict", "photos", *chosen, "--format", form, *(["--fast"] if rng.random() < 0.2 else [])]
     alike = world.same(command, must=True)
 
     def judge(setting, outcome):
