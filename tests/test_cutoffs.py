@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -114,6 +114,7 @@ def test_the_best_f1_of_held_out_photos_is_nearly_that_of_any_precision():
     assert f1() > max(f1(precision) for precision in np.arange(0.2, 0.9, 0.05)) - 0.03
 
 
+@settings(max_examples=20)
 @given(SEEDS)
 def test_stretching_or_moving_the_scores_of_a_class_moves_its_cut_off_alike(seed):
     scores, present = collection(seed, photos=40)
@@ -125,6 +126,7 @@ def test_stretching_or_moving_the_scores_of_a_class_moves_its_cut_off_alike(seed
     assert (same == held_out).all()
 
 
+@settings(max_examples=20)
 @given(SEEDS, st.floats(0.05, 0.8))
 def test_a_wanted_precision_is_reached_on_photos_that_were_held_out(seed, precision):
     scores, present = collection(seed, photos=30, separation=4)
@@ -133,6 +135,7 @@ def test_a_wanted_precision_is_reached_on_photos_that_were_held_out(seed, precis
     assert (held_out & present).sum() / held_out.sum() >= precision
 
 
+@settings(max_examples=20)
 @given(SEEDS, st.floats(0.05, 0.8), st.floats(0.05, 0.8))
 def test_a_higher_precision_never_lowers_a_cut_off(seed, one, other):
     scores, present = collection(seed, photos=30, separation=4)
