@@ -5,10 +5,10 @@ classes is there. Or it is a COCO file (instances_*.json). All photos of the fol
 which scores on a class is there; what is reported is measured on photos that the cut-offs were not fitted to. rcnn.predict
 uses what this writes: names.cutoffs.json beside the class list, or RUN/cutoffs.json.
 
-    python -m rcnn.calibrate --suggest 50 photos/ --classes names.txt
+    python -m rcnn.calibrate --suggest 50 photos/
 
-writes photos/labels.csv with the photos most worth checking and ? as their class: put one in its place, add a line for each
-further one, and leave it empty where there is none.
+writes photos/labels.csv with 50 photos drawn by chance and ? as their class: put one in its place, add a line for each further
+one, and leave it empty where there is none.
 """
 
 import contextlib
@@ -28,11 +28,9 @@ from rcnn.photos import find_images
 from rcnn.printing import cut, lossless, message, printable, short
 from rcnn.progress import progress
 from rcnn.source import VOCABULARIES, Source
-from rcnn.tagging.cutoffs import Cutoffs, Statistics, fitted, must_suffice, suggest
+from rcnn.tagging.cutoffs import Cutoffs, Statistics, fitted, must_suffice
 from rcnn.tagging.labels import HEADER, UNCHECKED, full_names, presence, read_labels
 from rcnn.text.classes import ClassList
-
-MOST_SCORES = 1 << 26  # in memory; of a larger collection every second, third, … photo can be suggested
 
 
 class Photos:
@@ -54,20 +52,20 @@ class Photos:
             )
         return [numbers[name] for name in names]
 
-    def score(self, source: Source, wanted: Sequence[int]) -> tuple[dict[int, np.ndarray], Statistics]:
-        """{number: (C,) scores} of the `wanted` photos that can be read, and the statistics of all that can."""
-        rows, statistics, wanted = {}, Statistics(len(source.tagger.class_names)), set(wanted)
+    def score(self, source: Source, wanted: Sequence[int]) -> tuple[np.ndarray, Statistics]:
+        """(N, C) scores of the N `wanted` photos, and the statistics of all that can be read."""
+        rows, statistics = dict.fromkeys(wanted), Statistics(len(source.tagger.class_names))
         with contextlib.closing(Collection(self.paths, source)) as scored:
             for i, answer in progress(scored.answers(score=True), "score", total=len(self.paths), unit="image"):
                 if isinstance(answer, str):
                     self.skipped[self.paths[i]] = answer
                     continue
                 statistics.add(answer[None])
-                if i in wanted:
+                if i in rows:
                     rows[i] = answer
-        if not rows:
-            raise ValueError(f"{self.folder}: none of these photos can be read")
-        return rows, statistics
+        if lost := [f"{self.names[i]} ({self.skipped[self.paths[i]]})" for i, row in rows.items() if row is None]:
+            raise ValueError(f"these photos have labels and cannot be read: {cut(', '.join(lost))}")
+        return np.array([rows[i] for i in wanted]), statistics
 
 
 def calibrate(source: Source, labels: str, photos: Photos, precision: float | None) -> Cutoffs:
@@ -76,11 +74,7 @@ def calibrate(source: Source, labels: str, photos: Photos, precision: float | No
     checked = read_labels(labels, ClassList(tuple(tagger.class_names), 0, tuple(tagger.notes)))
     present = presence(full_names(tagger.class_names, tagger.notes), checked.values())
     must_suffice(present, precision)
-    wanted = photos.find(checked)
-    rows, statistics = photos.score(source, wanted)
-    if lost := [f"{photos.names[i]} ({photos.skipped[photos.paths[i]]})" for i in wanted if i not in rows]:
-        raise ValueError(f"these photos have labels and cannot be read: {cut(', '.join(lost))}")
-    scores = np.array([rows[i] for i in wanted])
+    scores, statistics = photos.score(source, photos.find(checked))
     return fitted(tagger.class_names, tagger.identity, scores, present, statistics, precision, **tagger.described)
 
 
@@ -99,17 +93,15 @@ def report(cutoffs: Cutoffs) -> list[str]:
     return lines
 
 
-def propose(source: Source, photos: Photos, count: int, path: Path) -> None:
-    """Write a file to be filled in, of the `count` photos most worth checking."""
+def draw(photos: Photos, count: int, path: Path) -> None:
+    """Write a file of `count` photos to be filled in; of a larger number the first are the same."""
     if count < 1:
         raise ValueError(f"--suggest: expected 1 or more photos, got {count}")
     if os.path.lexists(path):
         raise ValueError(f"{path} is there, perhaps with labels in it; name another file to write (--output)")
-    every = 1 + len(photos.paths) * len(source.tagger.class_names) // MOST_SCORES
-    rows, statistics = photos.score(source, range(0, len(photos.paths), every))
-    numbers, chosen = list(rows), suggest(np.array([*rows.values()]), statistics, count)
+    drawn = sorted(np.random.default_rng(0).permutation(len(photos.names))[:count])
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([HEADER, *([photos.names[numbers[i]], UNCHECKED] for i in chosen)])
+    csv.writer(text, lineterminator="\n").writerows([HEADER, *([photos.names[i], UNCHECKED] for i in drawn)])
     with replace_file(path) as file:
         file.write(text.getvalue().encode())
 
@@ -118,26 +110,30 @@ def main(argv: list[str] | None = None) -> int:
     parser = cli.parser("calibrate", __doc__, but=("learning", "rows"))
     parser.add_argument("source", metavar="LABELS", help="CSV or COCO file; with --suggest the folder of photos")
     parser.add_argument("pairs", nargs="*", metavar="key=value", help="configuration keys to set")
-    classes = parser.add_mutually_exclusive_group(required=True)
+    classes = parser.add_mutually_exclusive_group()
     classes.add_argument("--run", metavar="RUN", help="folder of a finished run of rcnn.train")
     classes.add_argument(
         "--classes", metavar="FILE", help=f"text file with one class name a line, or {', '.join(VOCABULARIES)}"
     )
     parser.add_argument("--images", metavar="FOLDER", help="of all photos, checked or not (default: that of LABELS)")
     parser.add_argument("--precision", type=float, metavar="P", help="wanted share of right tags, as 0.9 (default: best F1)")
-    parser.add_argument("--suggest", type=int, metavar="N", help="name the N photos most worth checking, as a file to fill in")
+    parser.add_argument(
+        "--suggest", type=int, metavar="N", help="name N photos to check, drawn by chance, as a file to fill in"
+    )
     parser.add_argument(
         "--output", metavar="FILE", help="what to write (default: beside the classes; labels.csv in the folder)"
     )
     args = parser.parse_intermixed_args(argv)
-    if args.suggest is not None and (args.images or args.precision is not None):
-        parser.error("--suggest: neither --images nor --precision is used for it")
-    source = Source(args.run, args.classes, args.pairs)
     if args.suggest is not None:
-        photos, path = Photos(Path(args.source)), args.output or f"{args.source}/labels.csv"
-        propose(source, photos, args.suggest, Path(path))
-        print(printable(f"photos to check: {path}; what is then reported is of these, no fair sample of all"))
+        if args.run or args.classes or args.images or args.precision is not None:
+            parser.error("--suggest: expected a folder of photos, and at most --output")
+        photos, path = Photos(Path(args.source)), Path(args.output or f"{args.source}/labels.csv")
+        draw(photos, args.suggest, path)
+        print(printable(f"photos to check: {path}"))
+    elif not (args.run or args.classes):
+        parser.error("expected one of --run and --classes")
     else:
+        source = Source(args.run, args.classes, args.pairs)
         photos, path = Photos(Path(args.images or Path(args.source).parent)), args.output or source.cutoffs
         cutoffs = calibrate(source, args.source, photos, args.precision)
         cutoffs.save(path)

@@ -20,7 +20,9 @@ from rcnn.tagging.tags import TOP
 
 FEWEST = 30  # photos of a collection that has means and deviations: a mean then errs by less than a fifth of a deviation
 COMMON = 0.16  # at most so many of all photos get a class without labels: z is 1 or more, which short lists need
-PRIOR = 4  # positives that weigh as much as all classes together; 2 to 8 differ by less than a point on other drawings
+STEPS = 40
+PRICES = np.arange(1, STEPS)  # of a tag, in STEPS-ths of a hit
+PRIOR = 4  # positives that weigh as much as all classes together; chosen of 1, 2, 4, 8, 16 on drawings of another seed
 FOLDS = 10  # parts of the checked photos, each judged by cut-offs that are fitted to the others
 RESAMPLES = 500  # of the photos, for intervals; as evaluate.bootstrap
 KIND = "cut-offs of rcnn, 1"  # of a file, with the version of its contents
@@ -108,10 +110,11 @@ def must_suffice(present: np.ndarray, precision: float | None) -> None:
 def fit(
     scores: np.ndarray, present: np.ndarray, statistics: Statistics, precision: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Thresholds from checked photos, for the best F1, or for a precision with as many tags as it allows.
+    """Thresholds from checked photos, for the best micro-F1, or for a precision with as many tags as it allows.
 
-    Of all labels together the z of the best F1 is found, and of each class alone; a class with n positives gets the mean of
-    the two, its own weighed by n / (n + PRIOR). A wanted precision moves all z by the same amount.
+    At each of the PRICES, the chance of being right from which on a tag is worth giving, there is a best z for all labels
+    together, and one for each class alone; a class with n positives gets the mean of the two, its own weighed by
+    n / (n + PRIOR). The price is half the F1 that can be had, where F1 is highest, or the least that has the precision.
 
     Args:
         scores: (N, C) of the checked photos, which should be in an order that leaves similar ones together.
@@ -126,41 +129,48 @@ def fit(
         ValueError: as `must_suffice`, or no thresholds have such a precision.
     """
     must_suffice(present, precision)
-    z, margins = statistics.standardise(scores), np.empty(scores.shape)
-    part = np.arange(len(z)) * FOLDS // len(z)  # neighbours, which may show the same scene, are held out together
-    for held_out in (part == i for i in range(FOLDS)):
-        margins[held_out] = z[held_out] - _shrunk(z[~held_out], present[~held_out])
-    shift = 0.0 if precision is None else _shift(margins.ravel(), present.ravel(), precision)
-    return statistics.mean + (_shrunk(z, present) + shift) * statistics.std, margins >= shift
+    z, part = statistics.standardise(scores), np.arange(len(scores)) * FOLDS // len(scores)
+    # neighbours, which may show the same scene, are held out together
+    of_parts = np.stack([_shrunk(z[part != i], present[part != i]) for i in range(FOLDS)])  # (FOLDS, prices, C)
+
+    def held_out(price: int) -> np.ndarray:
+        return z >= of_parts[part, price]
+
+    counts = [((tags := held_out(price)).sum(), (tags & present).sum()) for price in range(len(PRICES))]
+    tags, hits = np.array(counts).T
+    if precision is None:
+        best_f1 = (2 * hits / (tags + present.sum())).max()
+        chosen = np.abs(PRICES / STEPS - best_f1 / 2).argmin()
+    else:
+        found = hits / np.maximum(tags, 1)
+        if found.max() < precision:
+            raise ValueError(
+                f"no cut-offs reach a precision of {precision} on held-out photos; the highest is {found.max():.2f}"
+            )
+        chosen = (found >= precision).argmax()
+    return statistics.mean + _shrunk(z, present)[chosen] * statistics.std, held_out(chosen)
 
 
 def _shrunk(z: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """(C,) deviations at which a class is taken as present."""
-    of_all = best_f1(z.reshape(-1, 1), present.reshape(-1, 1))
+    """(prices, C) values of z from which on a class is given."""
+    of_all = best(z.reshape(-1, 1), present.reshape(-1, 1))
     weight = (positives := present.sum(0)) / (positives + PRIOR)
-    return weight * best_f1(z, present) + (1 - weight) * of_all
+    return weight * best(z, present) + (1 - weight) * of_all
 
 
-def best_f1(z: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """(C,) values between two neighbouring z of a class, at which its F1 is highest."""
+def best(z: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """(prices, C) values, each between two neighbouring z of a class, at which hits - price * tags is highest."""
     order = np.argsort(-z, axis=0, kind="stable")
     z, hits = np.take_along_axis(z, order, 0), np.take_along_axis(present, order, 0).cumsum(0)
-    lower = np.concatenate([z[1:], z[-1:] - 1])  # below the lowest a whole deviation
-    f1 = 2 * hits / (np.arange(1, len(z) + 1)[:, None] + hits[-1])
-    best = np.where(z > lower, f1, -1).argmax(0)[None]  # equal scores stay together
-    return ((np.take_along_axis(z, best, 0) + np.take_along_axis(lower, best, 0)) / 2)[0]
-
-
-def _shift(margins: np.ndarray, present: np.ndarray, precision: float) -> float:
-    """The lowest value such that of all margins at or above it at least the share `precision` is right."""
-    order = np.argsort(-margins, kind="stable")
-    margins, found = margins[order], present[order].cumsum() / np.arange(1, len(order) + 1)
-    lower = np.append(margins[1:], margins[-1] - 1)
-    possible = np.flatnonzero((found >= precision) & (margins > lower))
-    if not len(possible):
-        best = found[margins > lower].max()
-        raise ValueError(f"no cut-offs reach a precision of {precision} on the checked photos; the highest is {best:.2f}")
-    return float(margins[possible[-1]] + lower[possible[-1]]) / 2
+    # one deviation above the highest, so that no photo has the class, or below the lowest
+    upper, lower = np.concatenate([z[:1] + 1, z]), np.concatenate([z, z[-1:] - 1])
+    hits, tags = np.concatenate([0 * hits[:1], hits]), np.arange(len(z) + 1)[:, None]
+    found = []
+    for price in PRICES:
+        gain = np.where(upper > lower, STEPS * hits - price * tags, -STEPS * len(z))  # whole numbers; equal z stay together
+        at = gain.argmax(0)[None]
+        found.append((np.take_along_axis(upper, at, 0) + np.take_along_axis(lower, at, 0))[0] / 2)
+    return np.array(found)
 
 
 def assess(predicted: np.ndarray, present: np.ndarray, resamples: int = RESAMPLES) -> dict[str, list[float]]:
@@ -209,23 +219,3 @@ def fitted(
         "held_out": assess(predicted, present), "made_with": made_with,
     }  # fmt: skip
     return Cutoffs(class_names, thresholds, identity, facts)
-
-
-def suggest(scores: np.ndarray, statistics: Statistics, count: int) -> list[int]:
-    """The photos most worth checking: together they are likely to show as many classes as can be, as often as can be.
-
-    One after the other is chosen by what it likely shows (`label_free`); a class counts 1 the first time, 1/2 the second, ….
-
-    Args:
-        scores: (N, C) of the photos to choose from.
-
-    Returns:
-        `count` of 0 to N - 1, or all if there are fewer.
-    """
-    likely, seen = (scores >= label_free(statistics)).astype(np.float32), np.zeros(scores.shape[1], np.float32)
-    chosen, left = [], np.ones(len(scores), bool)
-    for _ in range(min(count, len(scores))):
-        chosen.append(int(np.where(left, likely @ (1 / (1 + seen)), -1).argmax()))
-        left[chosen[-1]] = False
-        seen += likely[chosen[-1]]
-    return chosen
