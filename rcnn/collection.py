@@ -47,8 +47,7 @@ class Collection:
         """Look again what is kept, also by other processes."""
         self.close()
         process = f".{self.rank}-of-{self.world}" if self.world > 1 else ""
-        folder = Path(self.source.settings.cache) / "tagged"
-        self.store = Store(folder, self.known.identity, len(self.known.class_names), process)
+        self.store = Store(self.source.folder, self.known.identity, len(self.known.class_names), process)
         for path in merge if self.rank == 0 else ():
             self.store.merge(path)
         self.missing, self.statistics = [], Statistics(len(self.known.class_names))  # of the scores that are kept

@@ -24,7 +24,7 @@ import numpy as np
 
 from rcnn import cli, config, progress
 from rcnn.collection import Collection
-from rcnn.files import replace_file
+from rcnn.files import replace_file, sweep
 from rcnn.photos import find_images
 from rcnn.printing import cut, lossless, message
 from rcnn.source import VOCABULARIES, Source
@@ -186,7 +186,7 @@ def tag(
                 problem = answer or "no scores: its process ended early, or keeps its store on another machine (--merge)"
             if problem:
                 problems[paths[i]] = problem
-            if i in missing and not sys.stdout.isatty():  # else the rows show how far it is
+            if i in missing and (args.output or not sys.stdout.isatty()):  # else the rows show how far it is
                 bar.update()
             if time.monotonic() - flushed > FLUSH:
                 sys.stdout.flush()
@@ -217,21 +217,24 @@ def main(argv: list[str] | None = None) -> int:
         keywords = Keywords(args)
         problems |= {path: why for path in paths if (why := keywords.update(path, ()))}
     else:
-        with processes(args) as (rank, world, barrier):
+        with processes(args) as (rank, world, barrier), contextlib.ExitStack() as stack:
             if rank:
                 progress.quiet()
-            collection = Collection(paths, Source(args.run, args.classes, args.pairs), rank, world, args.merge)
+            source = Source(args.run, args.classes, args.pairs)
+            sweep(source.settings.cache, source.folder, Path(args.output or ".").parent)
+            collection = stack.enter_context(contextlib.closing(Collection(paths, source, rank, world, args.merge)))
             must_fit(args.top, collection.known.class_names)
             if rank == 0 and (same := collection.known.coinciding):
                 equal = f"these classes share their class embedding, so their scores are equal: {in_words(same)}"
                 print(message(equal), file=sys.stderr)
-            with progress.progress(title="tag", total=len(collection.share), unit="image") as bar:
-                try:
-                    problems |= tag(args, collection, world == 1, barrier, bar)
-                except KeyboardInterrupt:
-                    done = len(paths) - len(collection.share) + bar.done
-                    print(f"interrupted: {done} of {len(paths)} photos are scored; the same command goes on", file=sys.stderr)
-                    return 130
+            todo = len(collection.share)
+            bar = stack.enter_context(progress.progress(title="tag", total=todo, unit="image"))
+            try:
+                problems |= tag(args, collection, world == 1, barrier, bar)
+            except KeyboardInterrupt:
+                done = len(paths) - todo + bar.done
+                print(f"interrupted: {done} of {len(paths)} photos are scored; the same command goes on", file=sys.stderr)
+                return 130
         if rank:
             return 0
     for path, problem in sorted(problems.items()):

@@ -61,6 +61,11 @@ class Source:
             self.corpus = path.with_suffix(".corpus.json")
         self.corpus = self.corpus if self.corpus and self.corpus.is_file() else None
 
+    @property
+    def folder(self) -> Path:
+        """Where scores are kept."""
+        return Path(self.settings.cache) / "tagged"
+
     @functools.cached_property
     def tagger(self) -> "Tagger":
         """The tagger, for which CLIP is loaded; what is known of it is noted."""
@@ -95,7 +100,7 @@ class Source:
             made_of = [self.classes.names, of_corpus, of_weights, config.to_dict(s.clip)]
         code = provenance.sources(("clip", "text", "learn", "score", "tagger.py", "runtime.py"))
         key = digest([made_of, config.shaping(s, "scores"), s.device, code])
-        return Path(s.cache) / "tagged" / f"{key[:32]}.json"
+        return self.folder / f"{key[:32]}.json"
 
 
 def _stamp(path: str | Path) -> list[str | int]:

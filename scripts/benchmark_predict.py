@@ -47,7 +47,7 @@ def beside_the_tower(folder: Path, name: str, images: int, device: torch.device)
     settings = config.override({"cache": folder / "cache", "evaluate": {"grids": []}}, [])
     tagger = Tagger(model, NAMES, z, "benchmark", settings)
     known = Known(tagger.identity, NAMES, [])
-    source = SimpleNamespace(settings=settings, tagger=tagger, known=lambda: None, learn=lambda: known)
+    source = SimpleNamespace(settings=settings, folder=folder / "cache", tagger=tagger, known=lambda: None, learn=lambda: known)
     paths = synthetic(folder, images)
     tagger.scores(paths[:1])  # warms up
     collection, kept, put = Collection(paths, source), 0.0, Store.put

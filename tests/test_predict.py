@@ -1,6 +1,7 @@
 # ruff: noqa: F811, the parameters of tests are fixtures
 """Tagging from the command line, with the mini CLIP."""
 
+import contextlib
 import csv
 import io
 import json
@@ -646,7 +647,8 @@ def test_killed_ten_times_it_ends_in_the_same_table(many, fast, tmp_path, proces
         ((code, _),) = processes(tmp_path, {"arguments": command, "kill": rng.uniform(0.02, 0.15)})
         if code == -signal.SIGKILL:
             assert not (tmp_path / "tags.csv").exists()
-        left.append(len(Collection(sorted(many.iterdir()), chosen).missing))
+        with contextlib.closing(Collection(sorted(many.iterdir()), chosen)) as found:
+            left.append(len(found.missing))
     assert left == sorted(left, reverse=True)  # nothing that was kept is lost
     assert len(set(left)) > 3
     assert processes(tmp_path, {"arguments": command})[0][0] == 0
@@ -689,8 +691,8 @@ def test_processes_of_torchrun_give_the_table_of_one(many, fast, tmp_path, proce
 def test_processes_share_the_photos_and_what_a_lost_one_left_is_done_by_the_next_call(many, fast, tmp_path, scored):
     chosen, paths = Source(None, str(fast[1]), [*fast[2:-1], "evaluate.grids=[]"]), sorted(many.iterdir())
     for rank in (0, 2):  # and 1 is lost
-        for _ in Collection(paths, chosen, rank, 3).score():
-            pass
+        with contextlib.closing(Collection(paths, chosen, rank, 3)) as share:
+            assert len(list(share.score())) == FEWEST // 3
     assert len(scored) == FEWEST * 2 // 3
     shared, _ = rcnn("predict", many, *fast)
     assert len(scored) == FEWEST

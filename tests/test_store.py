@@ -1,5 +1,6 @@
 """Scores that are kept: what is written stays, what is damaged is not believed, and files of other kinds are named."""
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -15,6 +16,20 @@ from rcnn.tagging.store import Photo, Store
 
 MINE, OTHERS = "a" * 64, "b" * 64  # identities
 ODD = [b"/p/caf\xe9.jpg", "/p/猫.jpg".encode(), b"/p/\x1b\n.jpg"]
+
+
+@pytest.fixture(autouse=True)
+def closed(monkeypatch):
+    """Close what a test leaves open."""
+    with contextlib.ExitStack() as stack:
+        begin = Store.__init__
+
+        def opened(self, *arguments):
+            begin(self, *arguments)
+            stack.callback(self.close)
+
+        monkeypatch.setattr(Store, "__init__", opened)
+        yield
 
 
 def photo(number, stamp="1 2"):

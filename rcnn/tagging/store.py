@@ -114,8 +114,9 @@ class _File:
         self.path = path
         if os.path.lexists(path):
             must_be_regular(path)
-        with self._named():
+        with self._named(), contextlib.ExitStack() as stack:
             self.connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+            stack.callback(self.connection.close)  # if any of this fails
             self.connection.execute("PRAGMA trusted_schema=OFF")
             if self._is_empty():
                 with self.writing():  # of two processes that begin at once, one waits
@@ -125,6 +126,7 @@ class _File:
                 raise ValueError(f"{path} has scores by another model, by other class embeddings or other grids")
             self._write_ahead()
             self.connection.execute("PRAGMA synchronous=NORMAL")  # a power cut may take the last batches, and no more
+            stack.pop_all()
 
     def _write_ahead(self) -> None:
         """Write-ahead logging, so that nobody who reads waits; SQLite does not wait for others who are just setting it."""
