@@ -67,7 +67,7 @@ class Source:
         from rcnn.tagger import Tagger  # here, since it imports torch
 
         if self.run:
-            return Tagger.load(self.run, *self.pairs)
+            return Tagger.of_run(self.run, *self.pairs)
         return Tagger.for_classes(self.classes, self.settings, bool(self.corpus), self.settings.cache, self.corpus)
 
     def learn(self) -> Known:

@@ -33,6 +33,7 @@ from rcnn.text.classes import ClassList, parse_name
 VERSION = 1  # of scores: another one makes all that is kept be scored again
 VIEWS = 256  # at a time on a GPU, of all images of a batch together
 CUTOFFS = "cutoffs.json"  # in the folder of a run
+METHOD = "saved"  # the only row of a tagger that was saved
 
 
 @dataclass(eq=False, repr=False)
@@ -113,33 +114,42 @@ class Tagger:
 
     @classmethod
     def load(cls, run: str | Path, *pairs: str, **overrides: object) -> "Tagger":
-        """A tagger from the folder that rcnn.train wrote.
+        """A tagger from the folder that `save` or rcnn.train wrote, with the cut-offs that are there.
 
         Args:
             pairs: configuration keys to set, such as "device=cuda".
             overrides: the same as keywords, such as device="cuda" or **{"clip.weights": "moved.pt"}.
 
         Raises:
-            FileNotFoundError, ValueError: no run, no weights, or not the weights the run was learned with.
+            FileNotFoundError, ValueError: no run, no weights, or not the weights the run was learned with; cut-offs of others.
         """
+        tagger, path = cls.of_run(run, *pairs, **overrides), Path(run) / CUTOFFS
+        tagger.cutoffs = Cutoffs.load(path, tagger.identity, tagger.class_names) if path.exists() else None
+        return tagger
+
+    @classmethod
+    def of_run(cls, run: str | Path, *pairs: str, **overrides: object) -> "Tagger":
+        """The same without cut-offs, which may be of other settings."""
         rows, metadata = checkpoint.read_run(run)
         settings = config.override(metadata["config"], pairs, values=overrides)
         model = runtime.load_clip(settings, metadata, settings.evaluate.precision)
         z = rows[metadata["method"]]
         made_of = metadata["learning"].get("made_of") or digest(z.numpy().tobytes())
-        tagger = cls(model, metadata["class_names"], z, made_of, settings, metadata["notes"])
-        path = Path(run) / CUTOFFS
-        tagger.cutoffs = Cutoffs.load(path, tagger.identity, tagger.class_names) if path.exists() else None
-        return tagger
+        return cls(model, metadata["class_names"], z, made_of, settings, metadata["notes"])
 
-    def save(self, run: str | Path) -> None:
-        """Write a folder from which `load` makes this tagger again, with its cut-offs; CLIP's weights stay where they are."""
-        method, learning = "templates", {"made_of": self.made_of}
+    def save(self, folder: str | Path) -> None:
+        """Write a folder from which `load` makes this tagger again, with its cut-offs; CLIP's weights stay where they are.
+
+        ValueError if the folder holds a run of rcnn.train.
+        """
+        path, cutoffs, learning = Path(folder) / checkpoint.EMBEDDINGS, Path(folder) / CUTOFFS, {"made_of": self.made_of}
+        if path.exists() and not checkpoint.read_run(folder)[1]["learning"].keys() >= learning.keys():
+            raise ValueError(f"{folder} holds a run of rcnn.train; choose another folder")
         checkpoint.write(
-            Path(run) / checkpoint.EMBEDDINGS,
-            {method: self.class_embeddings},
+            path,
+            {METHOD: self.class_embeddings},
             version=checkpoint.VERSION,
-            method=method,
+            method=METHOD,
             class_names=self.class_names,
             notes=self.notes,
             seen=0,
@@ -149,8 +159,9 @@ class Tagger:
             learning=learning,
             sources=provenance.sources(provenance.LEARNING),
         )
+        cutoffs.unlink(missing_ok=True)
         if self.cutoffs:
-            self.cutoffs.save(Path(run) / CUTOFFS)
+            self.cutoffs.save(cutoffs)
 
     @property
     def identity(self) -> str:

@@ -459,7 +459,7 @@ def test_fitted_cut_offs_beside_the_list_are_used_and_those_of_another_grid_refu
     scores = six.scores(photos / "a.jpg").numpy()
     thresholds = np.where(np.arange(6) == 2, scores, 1.0)  # only the third class, by a hair
     path = tmp_path / "names.cutoffs.json"
-    Cutoffs(NAMES, thresholds, "fitted", six.identity, {}).save(path)
+    Cutoffs(NAMES, thresholds, six.identity, {}).save(path)
     found, stderr = as_csv(photos, *names)
     assert [tag["class"] for tag in found["a.jpg"]] == ["boat"]
     assert stderr == f"cut-offs: fitted to checked photos, {path}\n"

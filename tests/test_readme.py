@@ -23,21 +23,24 @@ def photos(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def run(text):
+def run(text, **scope):
     """The names that an example leaves behind."""
-    scope = {}
     exec(compile(text, "README.md", "exec"), scope)
     return scope
 
 
 @pytest.mark.usefixtures("photos")
-def test_five_lines_tag_a_photograph_from_class_names_alone(capsys):
-    (example,) = [text for text in EXAMPLES if "from_names" in text]
+def test_a_few_lines_tag_a_photograph_from_class_names_alone_and_then_with_cut_offs(capsys):
+    tags, cutoffs = [text for text in EXAMPLES if "tagger.tag(" in text]
     known = '["dog", "bicycle", "crane [a wading bird]"]'
-    assert known in example
-    names = run(example.replace(known, f"{known}, model=None, pretrained=None, weights={MINI!r}"))
+    assert known in tags
+    names = run(tags.replace(known, f"{known}, model=None, pretrained=None, weights={MINI!r}"))
     assert names["scores"].shape == (2, 3)
-    assert re.match(r"\[\('\w+', -?[\d.]+\), \('\w+', -?[\d.]+\)\]", capsys.readouterr().out)
+    assert re.fullmatch(r"(\w+ -?[\d.]+\n){2}", capsys.readouterr().out)
+    images, labels = ["a.jpg", "b.jpg"] * 6, [["dog"], ["bicycle", "crane [a wading bird]"]] * 6
+    names = run(cutoffs, tagger=names["tagger"], images=images, labels=labels)
+    assert all(tag.present for tag in names["tags"])
+    assert (Path("outputs/mine") / "cutoffs.json").exists()
 
 
 @pytest.mark.usefixtures("photos")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from running import rcnn
 from tagging import MINI, NAMES, folder, photos, pictures, run, six  # noqa: F401
 from torch.nn import functional as F
 
@@ -186,3 +187,94 @@ def test_what_is_no_regular_file_is_named_by_the_tagger(six, tmp_path, look):
     for path in (tmp_path / "pipe.jpg", "/dev/zero", tmp_path):
         with pytest.raises(ValueError, match=f"cannot read image {path}: .* is not a regular file"):
             getattr(six, look)([path])
+
+
+@pytest.fixture(scope="module")
+def checked(six, pictures):
+    """Twelve images and the names of what is taken to be on them."""
+    images = [picture for picture in pictures for _ in range(2)][:12]
+    scores = six.scores(images)
+    return images, [[NAMES[c] for c in row.topk(1 + i % 3).indices.tolist()] for i, row in enumerate(scores)]
+
+
+@pytest.fixture
+def calibrated(checked):
+    """A tagger with cut-offs, and these."""
+    tagger = Tagger.from_names(NAMES, **MINI)
+    return tagger, tagger.calibrate(*checked)
+
+
+def test_calibrated_tags_are_those_that_reach_their_cut_offs(calibrated, pictures):
+    tagger, cutoffs = calibrated
+    assert 0 <= cutoffs.facts["held_out"]["micro F1"][0] <= 1
+    scores = tagger.scores(pictures).numpy()
+    present = scores >= cutoffs.thresholds
+    assert len(set(present.sum(1))) > 1
+    for tags, row in zip(tagger.tag(pictures), present, strict=True):
+        assert {tag.name for tag in tags} == {name for name, is_there in zip(NAMES, row, strict=True) if is_there}
+        assert all(tag.present and tag.score >= tag.threshold for tag in tags)
+    everything = tagger.tag(pictures[0], top=6)
+    assert [tag.present for tag in everything] == [tag.score >= tag.threshold for tag in everything]
+    assert {tag.name for tag in everything if tag.present} == {tag.name for tag in tagger.tag(pictures[0])}
+
+
+def test_a_saved_tagger_is_loaded_with_its_cut_offs_and_gives_the_same(calibrated, pictures, tmp_path):
+    tagger, cutoffs = calibrated
+    tagger.save(tmp_path / "mine")
+    again = Tagger.load(tmp_path / "mine")
+    assert again.identity == tagger.identity
+    assert again.cutoffs.thresholds.tolist() == cutoffs.thresholds.tolist()
+    assert again.tag(pictures) == tagger.tag(pictures)
+    with pytest.raises(ValueError, match="cut-offs of another model, other class embeddings or other grids"):
+        Tagger.load(tmp_path / "mine", **{"evaluate.grids": []})
+
+
+def test_a_tagger_that_is_saved_anew_without_cut_offs_has_none(calibrated, six, tmp_path):
+    calibrated[0].save(tmp_path / "mine")
+    six.save(tmp_path / "mine")
+    assert Tagger.load(tmp_path / "mine").cutoffs is None
+
+
+def test_a_run_is_not_overwritten(six, run):
+    with pytest.raises(ValueError, match=r"holds a run of rcnn\.train; choose another folder"):
+        six.save(run)
+    assert len(Tagger.load(run).class_names) == 84
+
+
+def test_a_saved_tagger_is_no_run_that_can_be_measured(six, tmp_path):
+    six.save(tmp_path / "mine")
+    _, stderr = rcnn("evaluate", tmp_path / "mine", code=2)
+    assert "expected the images and their labels, got null" in stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda images, labels: (images, labels[1:]), "labels: expected those of 12 images, got 11"),
+        (
+            lambda images, labels: (images, [*labels[1:], ["dragon"]]),
+            "labels that are not one class of the list each: 'dragon'",
+        ),
+        (lambda images, labels: (images[:5], labels[:5]), "expected at least 10 checked photos, better 50, got 5"),
+        (lambda images, labels: (["nowhere.jpg", *images[1:]], labels), "cannot read image nowhere.jpg"),
+        (lambda images, labels: (images, [[]] * 12), "no checked photo shows any of the classes"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(six, checked, change, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        six.calibrate(*change(*checked))
+    assert six.cutoffs is None
+
+
+def test_the_identity_is_that_of_all_that_scores_depend_on(six, run):
+    same, others = Tagger.from_names(NAMES, **MINI), [Tagger.from_names(NAMES[::-1], **MINI)]
+    others += [Tagger.from_names(NAMES, **MINI, grids=()), Tagger.from_names(NAMES, **MINI, centred=True)]
+    others += [Tagger.load(run, pair) for pair in ("seed=1", "evaluate.temperature=0.1", "evaluate.precision=bf16")]
+    assert same.identity == six.identity
+    assert len({six.identity, *(other.identity for other in others)}) == 7
+
+
+def test_scores_do_not_depend_on_the_images_beside(six, pictures):
+    alone = torch.stack([six.scores(picture) for picture in pictures])
+    assert torch.equal(alone, six.scores(pictures))
+    assert torch.equal(alone.flip(0), six.scores(pictures[::-1]))
