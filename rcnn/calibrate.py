@@ -37,6 +37,8 @@ class Photos:
     """The photos of a folder, by their names in it."""
 
     def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {lossless(str(folder))}; expected one of photos")
         self.folder = folder
         self.paths, self.skipped, _ = find_images([folder])  # skipped: {path: why}
         self.names = [lossless(path.relative_to(folder).as_posix()) for path in self.paths]

@@ -261,7 +261,7 @@ def test_labels_that_are_there_are_not_overwritten_by_photos_to_check(tmp_path, 
         ),
         (["photos/none.csv"], "there is no file of labels photos/none.csv; expected a CSV file image,class, or COCO's"),
         (["photos"], "photos is not a regular file"),
-        (["photos/labels.csv", "--images", "none"], "there is no image or folder none"),
+        (["photos/labels.csv", "--images", "none"], "there is no folder none; expected one of photos"),
     ],
 )
 def test_bad_arguments_are_one_line(tmp_path, given_files, monkeypatch, arguments, problem):
@@ -308,7 +308,8 @@ def test_a_photo_that_cannot_be_read_is_named_and_stops_it_only_if_it_has_labels
     [
         (["photos", "--suggest", "0"], "--suggest: expected 1 or more photos, got 0"),
         (["photos", "--suggest", "5"], "photos/labels.csv is there, perhaps with labels in it"),
-        (["none", "--suggest", "5"], "there is no image or folder none"),
+        (["photos/00000.jpg", "--suggest", "1"], "there is no folder photos/00000.jpg; expected one of photos"),
+        (["none", "--suggest", "5"], "there is no folder none; expected one of photos"),
         (["photos", "--suggest", "5", "--precision", "0.9"], "--suggest: expected a folder of photos, and at most --output"),
         (["photos/labels.csv"], "expected one of --run and --classes"),
     ],

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from rcnn.files import sealed, write_json
+from rcnn.tagging import cutoffs
 from rcnn.tagging.cutoffs import PRICES, STEPS, Cutoffs, Statistics, assess, best, fit, fitted, label_free
 
 NAMES = ["dog", "cat", "boat", "tree", "house", "duck"]
@@ -185,6 +186,16 @@ def test_what_is_reported_is_measured_on_photos_that_the_cut_offs_were_not_fitte
     assert fitted(names, "identity", scores[checked], present[checked], statistics).facts["held_out"] == reported
 
 
+def test_neighbours_which_may_show_the_same_scene_are_judged_without_each_other(checked, monkeypatch):
+    monkeypatch.setattr(cutoffs, "PRICES", np.array([12]))
+    scores, present, statistics = checked
+    other = present.copy()
+    other[:5] = ~present[:5]
+    before, after = fit(scores, present, statistics), fit(scores, other, statistics)
+    assert (before[0] != after[0]).any()
+    assert (before[1][:5] == after[1][:5]).all()
+
+
 def test_precision_recall_and_f1_are_those_counted_by_hand():
     present = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]], bool)
     predicted = np.array([[1, 0, 1], [1, 0, 0], [1, 0, 0]], bool)
@@ -216,16 +227,16 @@ def test_intervals_hold_what_the_whole_collection_shows_about_as_often_as_they_s
 
 @pytest.fixture
 def saved(tmp_path, checked):
-    cutoffs = fitted(NAMES, "0" * 64, *checked, 0.6, grids=[2, 3])
-    cutoffs.save(tmp_path / "names.cutoffs.json")
-    return cutoffs, tmp_path / "names.cutoffs.json"
+    found = fitted(NAMES, "0" * 64, *checked, 0.6, grids=[2, 3])
+    found.save(tmp_path / "names.cutoffs.json")
+    return found, tmp_path / "names.cutoffs.json"
 
 
 def test_cut_offs_are_read_as_they_were_written(saved):
-    cutoffs, path = saved
+    before, path = saved
     again = Cutoffs.load(path, "0" * 64, NAMES)
-    assert (again.thresholds == cutoffs.thresholds).all()
-    assert (again.class_names, again.facts) == (NAMES, dict(cutoffs.facts))
+    assert (again.thresholds == before.thresholds).all()
+    assert (again.class_names, again.facts) == (NAMES, dict(before.facts))
     assert again.facts["photos"] == 50
     assert again.facts["collection"] == 400
     assert again.facts["precision"] == 0.6
