@@ -30,6 +30,7 @@ def own(rng: Random, world: World) -> Trial:
         ("cache/*.safetensors",): (
             [evaluated, [*tagged, *NAMES], ["labels", "coco.yaml"], [*learned, "output=other"]], RESULT
         ),
+        ("cache/tagged/*.sqlite", "cache/tagged/*.json"): ([[*tagged, *NAMES], [*tagged, "--run", "run"]], ""),
         ("names.corpus.answers.jsonl", "names.corpus.about.json", "names.corpus.batch.json"): (
             [described, ["describe", "stats", "names.corpus.json"], [*described, "--batch", "poll=0.01"]], ""
         ),

@@ -85,7 +85,8 @@ def labels(path: str) -> None:
 def tag(*images: str) -> None:
     """Tag images from Python."""
     tagger = Tagger.from_names([*SEEN, *UNSEEN], model=None, pretrained=None, weights="tiny.safetensors", device="cpu")
-    print(json.dumps({os.path.basename(path): row for path, row in zip(images, tagger.tag(list(images)), strict=True)}))
+    found = zip(images, tagger.tag(list(images)), strict=True)
+    print(json.dumps({os.path.basename(path): [(tag.name, tag.score) for tag in tags] for path, tags in found}))
 
 
 CALLS = {"build": build, "labels": labels, "tag": tag}  # beside the commands

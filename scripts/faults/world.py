@@ -20,7 +20,7 @@ from faults.inside import at_change, die
 from faults.results import copy, difference, finite, remove, result
 from faults.server import serve
 from faults.trial import KEY, Harm, Judge, Outcome, Setting, Step, Trial, Verdict, failed, leaked
-from faults.unharmed import CALLS
+from faults.unharmed import CALLS, NAMES
 
 import rcnn.__main__
 from rcnn import cli, data, describe, evaluate, predict, report, train  # noqa: F401, once, before any process is forked
@@ -41,7 +41,8 @@ class World:
     def build(self) -> None:
         """Make the world: the files, a corpus, a finished run, and scores of an evaluation that was killed."""
         self.root.mkdir(parents=True)
-        for command in (["build"], ["describe", "names.txt", *self.describe], ["train", "--config", "coco.yaml"]):
+        tagged = [["predict", "photos", *NAMES], ["predict", "photos", "--run", "run"]]  # whose scores are kept
+        for command in (["build"], ["describe", "names.txt", *self.describe], ["train", "--config", "coco.yaml"], *tagged):
             outcome = self._process(Setting(self.root), Step(command), 0)
             if outcome.code:
                 raise ValueError(f"the unharmed world: {' '.join(command)}: exit code {outcome.code}: {outcome.err}")
