@@ -43,6 +43,12 @@ def parser(name: str, description: str, keys: type | None = config.Config, but: 
     return made
 
 
+def without_pairs(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
+    """(paths, key=value pairs) of arguments that are either; what exists is a path."""
+    pairs = [text for text in arguments if "=" in text and not os.path.exists(text)]
+    return [text for text in arguments if text not in pairs], pairs
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call `main` and end the process; bad input ends in one line on stderr and exit code 2, not in a traceback."""
     interrupt.as_exception()

@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import plain_clip
 from drawing import DRAWINGS, World, draw
 
-from rcnn import cli, clip, evaluation, runtime
+from rcnn import cli, clip, runtime, scoring
 from rcnn.clip import image_tower
 from rcnn.config import EvaluateConfig
 from rcnn.score import mssa, tagclip
@@ -193,7 +193,7 @@ def all_rows(model, paths, batch_size, plain_rate, folder):
     random = F.normalize(torch.randn(ROWS + EPOCHS, CLASSES, model.image.proj.shape[1]), dim=-1)
     settings = EvaluateConfig(grids=GRIDS, batch_size=batch_size, workers=0, diagnostics=False)
     rows, epochs = ({str(i): z for i, z in enumerate(part)} for part in random.split([ROWS, EPOCHS]))
-    sets = evaluation.scored_sets(settings, rows, epochs)
+    sets = scoring.scored_sets(settings, rows, epochs)
     file = ScoreFile(folder, sets, len(paths), CLASSES, batch_size, "benchmark").open()
     began = time.perf_counter()
     clock = fill(file, model, paths, sets, settings)

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch.distributed.run import parse_args
 from torch.nn import functional as F
 
-from rcnn import checkpoint, datasets, evaluate, evaluation, provenance, rows
+from rcnn import checkpoint, datasets, evaluate, evaluation, provenance, rows, scoring
 from rcnn.clip.image_tower import ImageFeatures
 from rcnn.config import EvaluateConfig
 from rcnn.results import measure, metrics, summary
@@ -244,7 +244,7 @@ def noise(tmp_path_factory):
 def random_sets(settings, rows, epochs, classes=7, seed=3):
     generator = torch.Generator().manual_seed(seed)
     random = [F.normalize(torch.randn(classes, 64, generator=generator), dim=1) for _ in (*rows, *epochs)]
-    return evaluation.scored_sets(
+    return scoring.scored_sets(
         settings, dict(zip(rows, random, strict=False)), dict(zip(epochs, random[len(rows) :], strict=True))
     )
 
@@ -281,7 +281,7 @@ def test_classes_whose_embeddings_coincide_up_to_rounding_tie_exactly(tmp_path, 
     settings = EvaluateConfig(grids=(), batch_size=2, workers=0)
     z = F.normalize(torch.randn(5, 64, generator=torch.Generator().manual_seed(4)), dim=1)
     z[3] = F.normalize(z[1] + 1e-7, dim=0)
-    sets = evaluation.scored_sets(settings, {"baseline": z}, {})
+    sets = scoring.scored_sets(settings, {"baseline": z}, {})
     file = ScoreFile(tmp_path, sets, 5, 5, 2, "identity").open()
     one_pass.fill(file, tiny_clip, noise, sets, settings)
     assert one_pass.coinciding(z) == [0, 1, 2, 1, 4]
@@ -304,7 +304,7 @@ class Pass:
     """A pass over `count` small pictures, two at a time, that counts how often each is decoded."""
 
     settings = EvaluateConfig(grids=(), temperature=0.1, batch_size=BATCH, workers=0, save_every=0, diagnostics=False)
-    sets: ClassVar = evaluation.scored_sets(settings, {"baseline": torch.eye(3)}, {})
+    sets: ClassVar = scoring.scored_sets(settings, {"baseline": torch.eye(3)}, {})
 
     def __init__(self, folder, monkeypatch, count):
         self.paths, self.decoded = [folder / f"{i}.png" for i in range(count)], collections.Counter()
@@ -822,3 +822,58 @@ def test_other_last_blocks_are_rows_of_the_result_and_leave_the_other_rows_as_th
     assert list(result.rows["baseline"])[-1] == "mssa"
     assert set(result.diagnostics["baseline"]) == {"plain", "mssa"}
     assert " class name + MSSA, last block qk+residual " in stdout
+
+
+@pytest.fixture(scope="module")
+def of_two_seeds(learned, folder):
+    """Two runs that differ in the seed alone, and what each is found to be when it is measured by itself."""
+    other = folder / "other_seed"
+    settings = ["output=" + str(other), "seed=1"]
+    metadata = checkpoint.read_run(learned)[1]["config"]
+    (folder / "other_seed.yaml").write_text(json.dumps(metadata))
+    rcnn("train", "--config", folder / "other_seed.yaml", "--no-evaluate", *settings)
+    alone = []
+    for run in (learned, other):
+        copy = shutil.copytree(run, folder / f"alone_{run.name}")
+        rcnn("evaluate", copy)
+        alone.append(numbers(copy))
+    return (learned, other), alone
+
+
+def test_several_runs_are_measured_in_one_pass_to_what_each_is_by_itself(monkeypatch, of_two_seeds, tmp_path, tables):
+    runs = [shutil.copytree(run, tmp_path / run.name) for run in of_two_seeds[0]]
+    looked_at, over = [], one_pass.over
+    monkeypatch.setattr(one_pass, "over", lambda file, paths, *rest: looked_at.append(len(paths)) or over(file, paths, *rest))
+    stdout, _ = rcnn("evaluate", *runs)
+    assert len(looked_at) == 1
+    assert [numbers(run) for run in runs] == of_two_seeds[1]
+    assert all(f"result file: {run / 'result.json'}" in stdout for run in runs)
+    (table,) = tables.values()
+    shared = [plane for plane in table if plane.name == "baseline"]
+    assert shared
+    assert not [plane for plane in table if plane.name == "1/baseline"]  # which both have
+    assert [plane for plane in table if plane.name == "1/cnr_pbl"]
+    stdout, _ = rcnn("evaluate", *reversed(runs))
+    assert stdout.count(AGAIN) == 2
+    assert len(looked_at) == 1
+
+
+def test_of_several_runs_only_those_without_a_result_are_measured(of_two_seeds, tmp_path):
+    runs = [shutil.copytree(run, tmp_path / run.name) for run in of_two_seeds[0]]
+    rcnn("evaluate", runs[0])
+    stdout, _ = rcnn("evaluate", *runs)
+    assert stdout.count(AGAIN) == stdout.count("result file: ") == 1
+    assert [numbers(run) for run in runs] == of_two_seeds[1]
+
+
+def test_runs_that_one_pass_cannot_measure_are_refused_with_what_differs(of_two_seeds, tmp_path):
+    runs = [shutil.copytree(run, tmp_path / run.name) for run in of_two_seeds[0]]
+    tensors, metadata = checkpoint.read(runs[1] / checkpoint.EMBEDDINGS)
+    metadata["config"]["evaluate"]["temperature"] = 0.5
+    checkpoint.write(runs[1] / checkpoint.EMBEDDINGS, tensors, **metadata)
+    _, stderr = rcnn("evaluate", *runs, code=2)
+    assert stderr.endswith("differ in evaluate.temperature; one pass cannot measure both\n")
+    _, stderr = rcnn("evaluate", runs[0], runs[0], code=2)
+    assert stderr == "error: a run is named twice\n"
+    rcnn("evaluate", *runs, "evaluate.temperature=0.5", "evaluate.epochs=false")
+    assert read(runs[0]).config["evaluate"]["temperature"] == 0.5

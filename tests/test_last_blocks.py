@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from rcnn import evaluation, rows
+from rcnn import rows, scoring
 from rcnn.clip.image_tower import CLEARCLIP, PATCHES, RESIDUAL
 from rcnn.config import Config, EvaluateConfig, LastBlock, changed, override
 from rcnn.score import mssa, one_pass, views
@@ -126,7 +126,7 @@ def noise(tmp_path):
 def scored(folder: Path, model, paths, *last_blocks):
     """An open file with the scores of two rows."""
     settings = EvaluateConfig(grids=(2,), batch_size=2, workers=0, diagnostics=False, last_blocks=last_blocks)
-    sets = evaluation.scored_sets(settings, {"baseline": Z, "mean": Z.flip(0)}, {0: Z.roll(1, 0)})
+    sets = scoring.scored_sets(settings, {"baseline": Z, "mean": Z.flip(0)}, {0: Z.roll(1, 0)})
     file = ScoreFile(folder, sets, len(paths), len(Z), 2, "identity").open()
     one_pass.fill(file, model, paths, sets, settings)
     return file

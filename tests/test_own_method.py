@@ -17,7 +17,7 @@ import torch
 from running import rcnn
 from torch.nn import functional as F
 
-from rcnn import config, evaluation, functions, rows
+from rcnn import config, functions, rows, scoring
 from rcnn.clip.image_tower import ImageFeatures
 from rcnn.config import EvaluateConfig
 from rcnn.learn import elsewhere
@@ -222,7 +222,7 @@ def test_a_row_by_a_function_that_fails_or_returns_something_else_is_one_line(wr
 )  # fmt: skip
 def test_a_scorer_that_fails_or_returns_something_else_is_one_line(write, body, said):
     write(f"def f(features, z, settings): {body}\nimport torch\n")
-    sets = evaluation.scored_sets(
+    sets = scoring.scored_sets(
         EvaluateConfig(), {"baseline": torch.eye(3), "mean": torch.eye(3)}, {}, {"mine": functions.load("mine:f")}, ["baseline"]
     )
     assert list(sets["mean"].scorers) == ["plain", "mssa"]
@@ -290,11 +290,19 @@ def test_numpy_alone_has_the_metrics_from_scores_that_are_kept(run):
         assert scores.dtype == np.float32
         assert hashlib.sha256((folder / table["file"]).read_bytes()).hexdigest() == table["sha256"]
         assert table["label"] == result.label(table["row"], table["scorer"])
+        if table["part"]:
+            continue
         for task in [table["task"]] if table["task"] else index["first_column"]:
             first = index["first_column"][task]
             shown = (y[:, first:] == 1).any(1)
             value = 100 * np.mean([precision(s, t) for s, t in zip(scores[shown, first:].T, y[shown, first:].T, strict=True)])
             assert value == pytest.approx(result.rows[table["row"]][table["scorer"]][task]["mAP"].value, abs=1e-4)
+    loaded = {tuple(t[k] for k in ("row", "scorer", "task", "part")): np.load(folder / t["file"]) for t in index["tables"]}
+    with_parts = {key[:2] for key in loaded if key[3]}
+    assert with_parts == {(row, scorer) for row, scorers in result.diagnostics.items() for scorer in scorers}
+    for key in with_parts:
+        parts = [loaded[*key, None, part] for part in ("global_part", "local_part")]
+        np.testing.assert_allclose(loaded[*key, None, None], sum(parts) / 2, rtol=0, atol=1e-7)
     size = 4 * y.size * len(index["tables"]) + y.size
     assert f"scores to be kept: {size / 1e9:.2f} GB in {folder}" in stdout.split("in one pass")[0]  # before it starts
     assert [path.name for path in run.glob("scores*")] == ["scores_kept"]
@@ -357,7 +365,7 @@ def test_a_disk_without_room_for_scores_to_be_kept_is_named_before_the_pass(tmp_
 
 
 def test_the_plain_scorer_of_the_table_is_unchanged_by_own_ones():
-    sets = evaluation.scored_sets(EvaluateConfig(), {"baseline": torch.eye(3)}, {})
+    sets = scoring.scored_sets(EvaluateConfig(), {"baseline": torch.eye(3)}, {})
     features = ImageFeatures(torch.ones(1, 14, 3), torch.ones(1, 14, 4, 3))
     assert torch.equal(
         sets["baseline"].scorers["plain"](features, torch.eye(3)).total, mssa.score(features, torch.eye(3), ()).total

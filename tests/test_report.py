@@ -725,3 +725,19 @@ def test_the_configuration_of_open_images_quotes_the_same_numbers():
     quoted = [float(x) for x in re.findall(r"\d+\.\d+", header[header.index("# paper:") : header.index("# Not published")])]
     row = PAPER["table2_openimages"]["rows"]["RCNn"]
     assert quoted == [*row["zsl"], *row["gzsl"], *DATASETS["openimages"].positives_per_image.values()]
+
+
+@KINDS
+def test_tables_1_and_2_show_tagclip_as_the_paper_has_it_and_as_it_was_measured_with_the_difference(kind):
+    key, title = FIRST[kind]
+    result = made_up(kind)
+    result.rows["tagclip"] = {"plain": {task: dict(metrics) for task, metrics in result.rows["mean"]["plain"].items()}}
+    columns = PAPER[key]["columns"]
+    for task in TASKS:
+        put(result, "tagclip", "plain", task, **{name.replace("@", "_at_"): 40 + i for i, name in enumerate(columns)})
+    _, found, _ = read_markdown(show(labelled(result)))[title]
+    for task in TASKS:
+        papers = PAPER[key]["rows"]["TagCLIP*"][task]
+        assert found["TagCLIP*", task.upper()] == [str(value) for value in papers]
+        assert found["this run: TagCLIP", task.upper()] == [f"{40 + i:.1f} ({40 + i - p:+.1f})" for i, p in enumerate(papers)]
+    assert "this run: TagCLIP" not in show(made_up(kind))

@@ -30,6 +30,7 @@ class Table(NamedTuple):
     scorer: str
     label: str
     task: str | None = None  # for scores that differ by task
+    part: str | None = None  # one of score_file.PARTS, whose mean is the total, the table without a part
 
 
 def require_room(folder: Path, size: int) -> None:
@@ -63,7 +64,7 @@ def write(folder: Path, tables: list[Table], labels: torch.Tensor, made_from: st
     try:
         shape, listed = tuple(labels.shape), []
         for i, table in enumerate(tables):
-            words = filter(None, (table.row, table.scorer, table.task))
+            words = filter(None, (table.row, table.scorer, table.task, table.part))
             file = f"{i:02}_{'_'.join(re.sub(r'[^A-Za-z0-9-]', '-', word)[:60] for word in words)}.npy"
             checksum = _save(partial / file, table.scores, shape, "<f4")
             listed.append({"file": file, **table._asdict(), "sha256": checksum})

@@ -6,13 +6,14 @@ program fills is an error with a name, where a map would end the process by a si
 """
 
 import contextlib
+import copy
 import errno
 import os
 import shutil
 import time
 import weakref
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,11 +127,19 @@ class ScoreFile:
 
     def totals(self, names: Iterable[str]) -> dict[tuple[str, str], np.ndarray | Mean]:
         """{(set, scorer): scores that count} of these sets, by all their scorers."""
-        return {(name, p.scorer): self.total(name, p.scorer) for name in names for p in self.planes if p.name == name}
+        return {(name, p.scorer): self.total(name, p.scorer) for name in names for p in self._index if p.name == name}
 
     def has_parts(self, name: str, scorer: str) -> bool:
         """Whether both parts of the scores are kept."""
         return Plane(name, scorer, PARTS[0]) in self._index
+
+    def renamed(self, names: Mapping[str, str]) -> "ScoreFile":
+        """This open file, to be read, with the sets that `names` has, {a set's other name: its name here}."""
+        other = copy.copy(self)
+        other._index = {
+            p._replace(name=new): i for new, name in names.items() for p, i in self._index.items() if p.name == name
+        }
+        return other
 
     def images(self, batch: int) -> range:
         """Numbers of the images of a batch."""
