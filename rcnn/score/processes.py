@@ -15,8 +15,8 @@ from rcnn.printing import short
 def group(on_cuda: bool, one_machine: bool = True) -> Iterator[tuple[int, int, Callable[[], None]]]:
     """Yield (rank, world, barrier): (0, 1, a function that does nothing) unless torchrun started this process.
 
-    With `on_cuda` each process takes the GPU of its local number. All processes write one file, and the first one reads it
-    through a memory map, so they must be on one machine.
+    With `on_cuda` each process takes the GPU of its local number. Where all processes write one file, which the first one reads
+    through a memory map, they must be on `one_machine`.
     """
     world = world_size()
     if world == 1:
