@@ -194,9 +194,11 @@ def all_rows(model, paths, batch_size, plain_rate, folder):
     settings = EvaluateConfig(grids=GRIDS, batch_size=batch_size, workers=0, diagnostics=False)
     rows, epochs = ({str(i): z for i, z in enumerate(part)} for part in random.split([ROWS, EPOCHS]))
     sets = scoring.scored_sets(settings, rows, epochs)
-    file = ScoreFile(folder, sets, len(paths), CLASSES, batch_size, "benchmark").open()
+    file = ScoreFile(folder, sets, len(paths), CLASSES, batch_size, "benchmark")
+    todo = file.todo()
+    file.open(todo)
     began = time.perf_counter()
-    clock = fill(file, model, paths, sets, settings)
+    clock = fill(file, todo, model, paths, sets, settings)
     ours = (time.perf_counter() - began) / len(paths)
     file.delete()
     views = ROWS * (1 + VIEWS) + EPOCHS * VIEWS

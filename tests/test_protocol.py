@@ -13,7 +13,7 @@ from made_up import made_up
 from sklearn.metrics import average_precision_score
 
 from rcnn.config import EvaluateConfig
-from rcnn.results import measure, metrics, table
+from rcnn.results import measure, measuring, metrics, table
 from rcnn.results.result import STANDARDISED, TaskClasses
 from rcnn.score import standardised
 from rcnn.score.score_file import Mean
@@ -197,15 +197,11 @@ def test_standardised_rows_are_compared_with_the_class_name_on_the_same_resample
     tables = {("baseline", "mssa"): scored.given, ("mine", "mssa"): -scored.scores}
     settings = EvaluateConfig(top_k=[3], bootstrap=20)
     labels = torch.from_numpy(scored.labels)
-    found = measure.measure_all(
-        dict.fromkeys(("zsl", "gzsl"), tables),
-        labels,
-        dict.fromkeys(("zsl", "gzsl"), used),
-        classes,
-        settings,
-        0,
-        [("mine", "mssa")],
-    )
+    of = [
+        measuring.Unit(row, lambda owner, table=table: {"total": table}, list(classes.tasks), row == ("mine", "mssa"))
+        for row, table in tables.items()
+    ]
+    found = measuring.measure_all(of, labels, dict.fromkeys(classes.tasks, used), classes, settings, 0).rows
     key = ("mine" + STANDARDISED, "mssa")
     for task, first in classes.tasks.items():
         assert list(found[task]) == [*tables, key]
