@@ -157,8 +157,8 @@ class EvaluateConfig(Section):
     )
     compile: bool = option(False, "torch.compile the image tower", "digits")
     top_k: tuple[Positive, ...] = option((3, 5), "k of precision, recall and F1", "metrics", max_length=100)
-    epochs: bool = option(True, "also measure the class embeddings of every epoch, in the same pass", "metrics")
-    diagnostics: bool = option(True, "also measure the global and the local part alone", "metrics")
+    epochs: bool = option(False, "also measure the class embeddings of every epoch, in the same pass", "metrics")
+    diagnostics: bool = option(False, "also measure the global and the local part alone", "metrics")
     unknown: Literal["always", "with_negatives"] = option(
         "always",
         "leave unknown labels out of average precision always, or, as the authors' code, for classes with a verified absence",

@@ -18,7 +18,7 @@ from rcnn.learn import elsewhere
 from rcnn.passes import Common, Run, digests, standardised, tagclip, tower_pass
 from rcnn.printing import lossless, short
 from rcnn.results import table
-from rcnn.results.measuring import Unit, images_in_use, measure_all, units
+from rcnn.results.measuring import Unit, images_in_use, measure_all, units, unknown_as_absent
 from rcnn.results.result import Result
 from rcnn.results.summary import summarise
 from rcnn.score import kept, processes, tagclip_pass, views
@@ -58,7 +58,8 @@ def evaluate(
             background = DATASETS[first.dataset.kind].background
         identity = _identity(first, runs[0].metadata, images, on)
         sources = provenance.sources(provenance.MEASURING)
-        common = Common(images, classes, load_clip, background, identity, sources, group, again)
+        as_absent = unknown_as_absent(images.labels, classes, first.evaluate, first.dataset.keep_unlabelled)
+        common = Common(images, classes, load_clip, as_absent, background, identity, sources, group, again)
         for run in runs:
             run.made_from = _made_from(run, common)
             if again:
@@ -205,7 +206,7 @@ def _measure(runs, common, began):
     for run in runs:
         settings, own = run.settings, files[0].renamed(run.names)
         of = _units(run, classes, own, *files[1:], group=group)
-        measured = measure_all(of, images.labels, used, classes, settings.evaluate, settings.seed, group)
+        measured = measure_all(of, images.labels, used, classes, settings.evaluate, settings.seed, group, common.as_absent)
         if group.rank == 0:
             found = summarise(settings, run.metadata, classes, images, run.embeddings, measured, used, len(broken))
             took = _seconds(*clocks) | {"total": time.perf_counter() - began}

@@ -12,7 +12,7 @@ from rcnn.clip import Clip
 from rcnn.config import Config
 from rcnn.datasets.images import ImageSet
 from rcnn.files import digest
-from rcnn.results.measure import known_labels
+from rcnn.results.measure import IMAGES, known_labels
 from rcnn.score import one_pass, tagclip_pass
 from rcnn.score.one_pass import Clock
 from rcnn.score.processes import Group
@@ -56,6 +56,7 @@ class Common:
     images: ImageSet
     classes: ClassList
     load_clip: Callable[[], Clip]
+    as_absent: dict[str, torch.Tensor]  # task -> (C,) classes whose unknown labels count as absent in average precision
     background: tuple[str, ...]  # names that compete with the classes in TagCLIP
     identity: dict[str, Any]  # what the scores of any set of class embeddings depend on
     sources: dict[str, str]  # of the code that measures
@@ -128,8 +129,8 @@ def _score_file(run, folder, sets, common, identity, whole):
     """The ScoreFile of a pass; where labels are unknown, of what the metrics look at alone."""
     e, known, images, classes = run.settings.evaluate, None, common.images, common.classes
     identity = [*identity, common.identity, common.sources]
-    if e.unknown == "always" and any((part == 0).any() for part in images.labels.split(1024)):
-        known = known_labels(images.labels, classes.tasks.values(), e.top_k)
+    if any((part == 0).any() for part in images.labels.split(IMAGES)):
+        known = known_labels(images.labels, classes.tasks, e.top_k, common.as_absent)
         identity += [digest(known.columns.tobytes()), digest(known.starts.tobytes()), list(known.places)]
     sizes = len(images.paths), len(classes), e.batch_size
     return ScoreFile(run.output / folder, sets, *sizes, identity, known, whole)

@@ -49,18 +49,20 @@ def main(argv=None) -> None:
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("--rows", type=int, default=9, help="without and with MSSA each (default 9)")
     parser.add_argument("--resamples", type=int, default=500, help="for the intervals (default 500)")
+    parser.add_argument("--unknown", choices=("always", "with_negatives"), default="with_negatives")
     parser.add_argument("--share", type=float, default=1.0, help="of the images (default: all)")
     parser.add_argument("--folder", type=Path, help="where the scores go (default: a temporary folder)")
     args = parser.parse_args(argv)
     images, seen, unseen, shown, known, top_k = SIZES[args.size]
     images, classes = int(args.share * images), ClassList(tuple(f"c{i}" for i in range(seen + unseen)), seen)
     labels = made_up_labels(images, len(classes), shown, known)
-    settings = EvaluateConfig(top_k=top_k, bootstrap=args.resamples)
+    settings = EvaluateConfig(top_k=top_k, bootstrap=args.resamples, unknown=args.unknown)
     start = peak()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         sets = {str(row): ScoredSet(torch.zeros(len(classes), 1), {"plain": None, "mssa": None}) for row in range(args.rows)}
         standardised = [(name, "mssa") for name in list(sets)[:2]]
-        kept = None if known is None else measure.known_labels(labels, classes.tasks.values(), top_k)
+        as_absent = measuring.unknown_as_absent(labels, classes, settings, False)
+        kept = None if known is None else measure.known_labels(labels, classes.tasks, top_k, as_absent)
         size = images, len(classes), settings.batch_size
         file = ScoreFile(Path(folder) / "scores", sets, *size, "benchmark", kept, standardised if kept else ())
         began, writing, rng = time.perf_counter(), 0.0, np.random.default_rng(1)
@@ -82,7 +84,7 @@ def main(argv=None) -> None:
         began = time.perf_counter()
         used = measuring.images_in_use(labels, classes, torch.ones(images, dtype=torch.bool), False)
         units = measuring.units(file, sets, list(classes.tasks), standardised)
-        measuring.measure_all(units, labels, used, classes, settings, 0)
+        measuring.measure_all(units, labels, used, classes, settings, 0, as_absent=as_absent)
         took = time.perf_counter() - began
         print(f"measuring {took / 60:.1f} min, {args.resamples} resamples, {torch.get_num_threads()} threads")
     print(f"peak memory {peak():.2f} GB, {start:.2f} GB of it before the first score (packages, labels)")

@@ -936,17 +936,18 @@ def test_runs_that_one_pass_cannot_measure_are_refused_with_what_differs(of_two_
     assert read(runs[0]).config["evaluate"]["temperature"] == 0.5
 
 
-def test_where_labels_are_unknown_few_scores_are_kept_and_the_metrics_are_those_of_all(monkeypatch, run, tables):
+@pytest.mark.parametrize("unknown", ["always", "with_negatives"])
+def test_where_labels_are_unknown_few_scores_are_kept_and_the_metrics_are_those_of_all(monkeypatch, run, tables, unknown):
     read_images, before = evaluate.read_images, []
 
     def partly_known(*arguments):
         images = read_images(*arguments)
-        unknown = torch.rand(images.labels.shape, generator=torch.Generator().manual_seed(0)) < 0.8
-        return dataclasses.replace(images, labels=images.labels.masked_fill(unknown & (images.labels == -1), 0))
+        hidden = torch.rand(images.labels.shape, generator=torch.Generator().manual_seed(0)) < 0.8
+        return dataclasses.replace(images, labels=images.labels.masked_fill(hidden & (images.labels == -1), 0))
 
     monkeypatch.setattr(evaluate, "read_images", partly_known)
     for keep in ("false", "true"):
-        rcnn("evaluate", run, f"evaluate.keep_scores={keep}", "evaluate.tagclip=true")
+        rcnn("evaluate", run, f"evaluate.keep_scores={keep}", "evaluate.tagclip=true", f"evaluate.unknown={unknown}")
         found = numbers(run)
         del found["config"]["evaluate"]["keep_scores"]
         before.append(found)

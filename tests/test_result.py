@@ -193,11 +193,10 @@ def measured(
     good[list(broken)] = False
     used = measuring.images_in_use(labels, of, good, settings.dataset.keep_unlabelled)
     standardised = settings.evaluate.standardised
+    as_absent = measuring.unknown_as_absent(labels, of, settings.evaluate, settings.dataset.keep_unlabelled)
     units = [measuring.Unit(("baseline", "plain"), lambda owner: {"total": scores}, list(of.tasks), standardised)]
-    found = summary.summarise(
-        settings, metadata, of, images, embeddings,
-        measuring.measure_all(units, labels, used, of, settings.evaluate, settings.seed), used, len(broken),
-    )  # fmt: skip
+    found = measuring.measure_all(units, labels, used, of, settings.evaluate, settings.seed, as_absent=as_absent)
+    found = summary.summarise(settings, metadata, of, images, embeddings, found, used, len(broken))
     result = Result(**found, made_from="a" * 64, sources={}, seconds={})
     assert result.comparable == (not result.doubts)
     return result

@@ -226,21 +226,30 @@ def test_a_pipe_among_the_scores_is_left_alone(tmp_path):
     assert other.folder.exists()
 
 
-def random_labels(images=13, classes=7, known=0.3):
+def random_labels(images=90, classes=7, known=0.3):
     rng = np.random.default_rng(0)
     return torch.from_numpy(rng.choice([1, -1, 0], (images, classes), p=[known / 2, known / 2, 1 - known]).astype(np.int8))
 
 
 @pytest.mark.parametrize("part", ["total", "parts"])
+@pytest.mark.parametrize("unknown", ["always", "with_negatives"])
 @pytest.mark.parametrize("settings", [EvaluateConfig(), EvaluateConfig(classes_without_positives="excluded")])
-def test_scores_at_known_labels_alone_give_the_metrics_of_all_scores(tmp_path, part, settings):
+def test_scores_at_known_labels_alone_give_the_metrics_of_all_scores(tmp_path, part, settings, unknown):
     labels, rng = random_labels(), np.random.default_rng(1)
-    scores = rng.integers(-8, 9, (13, 7)).astype(np.float32) / 8  # with ties, and exact means of parts
+    labels[:, 5] = labels[:, 5].abs()  # no absent one
+    labels[:, 6] = 0
+    scores = rng.integers(-8, 9, (90, 7)).astype(np.float32) / 8  # with ties, and exact means of parts
     classes = SimpleNamespace(tasks={"zsl": 4, "gzsl": 0})
-    known = measure.known_labels(labels, classes.tasks.values(), (2, 5))
+    as_absent = {}
+    if unknown == "with_negatives":
+        of = {task: measure.task_images(labels, first) for task, first in classes.tasks.items()}
+        as_absent = {task: measure.positive_or_unknown(labels, classes.tasks[task], used) for task, used in of.items()}
+        assert as_absent["zsl"][5]
+    known = measure.known_labels(labels, classes.tasks, (2, 5), as_absent)
+    assert len(known.columns) == (labels != 0).sum() + (len(as_absent) > 0) * (labels[:, 5] == 0).sum()
     in_parts = ("plain",) if part == "parts" else ()
     sets = {row: ScoredSet(torch.zeros(7, 2), {"plain": None}, in_parts) for row in ("sparse", "whole")}
-    file = ScoreFile(tmp_path, sets, 13, 7, 2, "identity", known, {("whole", "plain")})
+    file = ScoreFile(tmp_path, sets, 90, 7, 2, "identity", known, {("whole", "plain")})
     kept = {"total": scores, "global_part": scores - 0.5, "local_part": scores + 0.5}
     file.open(file.todo())
     for batch in file.batches:
@@ -252,10 +261,10 @@ def test_scores_at_known_labels_alone_give_the_metrics_of_all_scores(tmp_path, p
     assert isinstance(sparse["total"], SparseScores)
     np.testing.assert_array_equal(table["total"][:], scores)
     assert set(sparse) == set(table) == (set(kept) if in_parts else {"total"})
-    for first in classes.tasks.values():
+    for task, first in classes.tasks.items():
         used = measure.task_images(labels, first)
         weights = measure.image_weights(int(used.sum()), 20, [0])
-        given = labels, first, used, (2, 5), weights, settings
+        given = labels, first, used, (2, 5), weights, settings, as_absent.get(task)
         found, expected = measure.measure(sparse["total"], *given), measure.measure(scores, *given)
         assert found.values == expected.values
         assert found.decided_by_ties == expected.decided_by_ties
@@ -274,5 +283,5 @@ def test_the_files_of_sparse_labels_grow_with_the_labels_and_not_with_the_classe
     for classes in (1000, 4000):
         labels = torch.zeros(50, classes, dtype=torch.int8)
         labels[:, :10] = 1
-        sizes.append(small_file(tmp_path, 50, classes, known=measure.known_labels(labels, (0,), (3, 5))).bytes)
+        sizes.append(small_file(tmp_path, 50, classes, known=measure.known_labels(labels, {"gzsl": 0}, (3, 5), {})).bytes)
     assert sizes[0] == sizes[1] == 50 * (10 * 4 + 4 * 8)

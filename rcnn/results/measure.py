@@ -1,6 +1,6 @@
 """Metrics of all rows, with intervals and paired differences, from tables of scores that need not fit into memory."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +42,13 @@ def count_classes(labels: torch.Tensor, first: int, used: torch.Tensor) -> TaskC
     )
 
 
+def positive_or_unknown(labels: torch.Tensor, first: int, used: torch.Tensor) -> torch.Tensor:
+    """(C,) bool, the classes from the column `first` with a positive and no absent label among the images `used`, (B,) bool."""
+    parts = [part[mask] for part, mask in zip(labels.split(IMAGES), used.split(IMAGES), strict=True)]
+    positive, absent = (torch.stack([(part == value).any(0) for part in parts]).any(0) for value in (1, -1))
+    return positive & ~absent & (torch.arange(labels.shape[1]) >= first)
+
+
 def _blocks(labels, first, used):
     """(slice, (B', up to COLUMNS) labels of the images in use) of the classes from `first`."""
     for start in range(first, labels.shape[1], COLUMNS):
@@ -66,6 +73,7 @@ def measure(
     top_k: Sequence[int] = (),
     weights: torch.Tensor | None = None,
     settings: EvaluateConfig = DEFAULTS,
+    as_absent: torch.Tensor | None = None,
 ) -> Measured:
     """Metrics in bounded memory: classes and images are taken a part at a time.
 
@@ -78,11 +86,14 @@ def measure(
         used: (B,) bool, the images of the task.
         top_k: k of precision, recall, F1; those above the number of classes are left out.
         weights: (R, B') bootstrap weights of the images in use, or None; fastest as `image_weights` makes them.
-        settings: of these `unknown` and `classes_without_positives`.
+        settings: of these `classes_without_positives`.
+        as_absent: (C,) bool, classes whose unknown labels count as absent in average precision; None for none.
     """
+    if as_absent is None:
+        as_absent = torch.zeros(labels.shape[1], dtype=torch.bool)
     precision, resampled_precision, meant = [], [], []
     weights = None if weights is None else weights.float()
-    for ranked, in_mean in _ranked(by_image, labels, first, used, settings):
+    for ranked, in_mean in _ranked(by_image, labels, first, used, settings, as_absent):
         meant.append(in_mean)
         precision.append(metrics.ranked_precision(ranked))
         if weights is not None:
@@ -101,30 +112,31 @@ def measure(
     return Measured(values, resampled, class_ap.where(meant, torch.nan), decided)
 
 
-def _ranked(by_image, labels, first, used, settings):
+def _ranked(by_image, labels, first, used, settings, as_absent):
     """(Rankings, (c,) bool whether they are in the mean) of the classes from `first`, a part of them at a time."""
-    excluded = settings.classes_without_positives == "excluded"
+    least = 1 if settings.classes_without_positives == "excluded" else -1
     if isinstance(by_image, SparseScores):
-        yield _ranked_at_known_labels(by_image, labels, first, used, excluded)
+        yield _ranked_at_known_labels(by_image, labels, first, used, least, as_absent)
         return
     for columns, y in _blocks(labels, first, used):
         s = torch.from_numpy(np.ascontiguousarray(by_image[:, columns]))[used]
-        in_mean = (y == 1).any(0) if excluded else (y != 0).any(0)
-        if settings.unknown == "with_negatives":
-            y = metrics.unknown_as_in_the_authors_code(y)
-        yield metrics.rankings(s, y), in_mean
+        in_mean = ((y != 0) & (y >= least)).any(0)
+        yield metrics.rankings(s, y.where((y != 0) | ~as_absent[columns], -1)), in_mean
 
 
-def _ranked_at_known_labels(scores, labels, first, used, excluded):
+def _ranked_at_known_labels(scores, labels, first, used, least, as_absent):
     known, ranked, in_mean = scores.known, [], []
     number = used.cumsum(0) - 1  # of an image among those in use
     for column in range(first, labels.shape[1]):
         places = known.by_class[column] if column < len(known.by_class) else np.zeros(0, np.int64)
         images = torch.from_numpy(known.images[places])
-        s, images = torch.from_numpy(scores.values[places])[used[images]], images[used[images]]
         y = labels[images, column]
-        ranked.append(metrics.ranking(s, y, number[images]))
-        in_mean.append(bool((y == 1).any()) if excluded else len(y) > 0)
+        in_mean.append(bool((used[images] & (y != 0) & (y >= least)).any()))
+        if as_absent[column]:
+            y = y.where(y != 0, -1)
+        wanted = used[images] & (y != 0)
+        s = torch.from_numpy(scores.values[places])[wanted]
+        ranked.append(metrics.ranking(s, y[wanted], number[images[wanted]]))
     return ranked, torch.tensor(in_mean)
 
 
@@ -143,9 +155,11 @@ def _counted(by_image, labels, first, used, top_k):
     return {k: tuple(torch.cat(p) for p in zip(*found, strict=True)) for k, found in parts.items()}
 
 
-def known_labels(labels: torch.Tensor, firsts: Iterable[int], top_k: Sequence[int]) -> Known:
-    """What is to be kept of scores so that `measure` finds everything for tasks from the columns `firsts`."""
-    pairs = [(first, k) for first in firsts for k in top_k if k <= labels.shape[1] - first]
+def known_labels(
+    labels: torch.Tensor, tasks: Mapping[str, int], top_k: Sequence[int], as_absent: Mapping[str, torch.Tensor]
+) -> Known:
+    """What is to be kept of scores so that `measure` finds everything for the tasks, {name: first column}."""
+    pairs = [(first, k) for first in tasks.values() for k in top_k if k <= labels.shape[1] - first]
 
     def count(scores: torch.Tensor, images: range) -> torch.Tensor:
         out = []
@@ -154,7 +168,8 @@ def known_labels(labels: torch.Tensor, firsts: Iterable[int], top_k: Sequence[in
             out += [hits, tied.double()]
         return torch.stack(out, 1) if out else scores.new_zeros(len(images), 0).double()
 
-    return Known(labels, count, {pair: 2 * i for i, pair in enumerate(pairs)}, 2 * len(pairs))
+    whole = torch.stack([*as_absent.values(), torch.zeros(labels.shape[1], dtype=torch.bool)]).any(0)
+    return Known(labels, whole, count, {pair: 2 * i for i, pair in enumerate(pairs)}, 2 * len(pairs))
 
 
 def image_weights(images: int, resamples: int, seed: Sequence[int]) -> torch.Tensor | None:

@@ -1,15 +1,16 @@
 """All tables of scores of a run measured, by one process or shared among many."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 
 from rcnn.config import EvaluateConfig
 from rcnn.progress import progress
-from rcnn.results.measure import ByImage, Measured, image_weights, measure, positives, task_images
+from rcnn.results.measure import ByImage, Measured, image_weights, measure, positive_or_unknown, positives, task_images
 from rcnn.results.result import STANDARDISED
 from rcnn.score.processes import Group
 from rcnn.score.score_file import PARTS, ScoreFile
@@ -29,6 +30,18 @@ def images_in_use(
         if not positives(labels, classes.tasks[task])[mask].any():
             raise ValueError(f"{task}: none of the images that show its classes can be read")
     return used
+
+
+def unknown_as_absent(
+    labels: torch.Tensor, classes: ClassList, settings: EvaluateConfig, keep_unlabelled: bool
+) -> dict[str, torch.Tensor]:
+    """{task: (C,) bool, the classes whose unknown labels count as absent}, by all images of the task, readable or not."""
+    if settings.unknown == "always":
+        return {}
+    return {
+        task: positive_or_unknown(labels, first, task_images(labels, first, keep_unlabelled))
+        for task, first in classes.tasks.items()
+    }
 
 
 @dataclass
@@ -67,10 +80,12 @@ def measure_all(
     settings: EvaluateConfig,
     seed: int,
     group: Group = ALONE,
+    as_absent: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> Measurements | None:
     """Measure everything; the first process gets it, the others get None.
 
-    Images are resampled the same for all rows, and epochs are not resampled. `labels` and `used`, by task, as in `measure`.
+    Images are resampled the same for all rows, and epochs are not resampled. `labels`, and by task `used` and `as_absent`, are
+    those of `measure`.
     """
 
     @cache
@@ -79,7 +94,7 @@ def measure_all(
 
     def one(table: ByImage, task: str, top_k=settings.top_k, resampled: bool = True) -> Measured:
         given = labels, classes.tasks[task], used[task], top_k, weights(task) if resampled else None
-        return measure(table, *given, settings)
+        return measure(table, *given, settings, as_absent.get(task))
 
     def everything(unit: Unit, tables: dict[str, ByImage]) -> dict[str, Any]:
         if isinstance(unit.key, int):

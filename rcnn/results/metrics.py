@@ -79,11 +79,6 @@ def ranked_precision(ranked: list[Ranking], weights: torch.Tensor | None = None)
     return out[0].float() if weights is None else out
 
 
-def unknown_as_in_the_authors_code(labels: torch.Tensor) -> torch.Tensor:
-    """(B, C) labels for average precision: in a class without an absent label the unknown ones become absent."""
-    return torch.where((labels == 0) & ~(labels == -1).any(0), -1, labels)
-
-
 def top_k_hits(scores: torch.Tensor, labels: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Per image, what top-k precision and recall are made of: (hits, positives, decided), each (B,).
 

@@ -71,10 +71,10 @@ class Mean(NamedTuple):
 
 
 class Known:
-    """The known ones among (B, C) labels in {1, -1, 0}, image by image, and what else is counted of an image's scores.
+    """Which scores are kept, image by image: of known labels among (B, C) in {1, -1, 0}, and of all images for some classes.
 
     Attributes:
-        columns: (n,) their classes.
+        columns: (n,) the classes whose scores are kept.
         starts: (B + 1,) where each image's begin.
         count: of (b, C) float32 scores of images, a range, (b, K) float64 counts.
         places: of what is counted for a task from a column, and k: where it is among the counts.
@@ -84,24 +84,26 @@ class Known:
     def __init__(
         self,
         labels: torch.Tensor,
+        whole: torch.Tensor,
         count: Callable[[torch.Tensor, range], torch.Tensor],
         places: Mapping[tuple[int, int], int],
         counts: int,
     ) -> None:
+        """`whole`: (C,) bool, the classes of which all scores are kept."""
         self.count, self.places, self.counts = count, places, counts
-        found = [part.nonzero()[:, 1].int() for part in labels.split(IMAGES)]
-        of_images = [(part != 0).sum(1) for part in labels.split(IMAGES)]
-        self.columns = torch.cat(found).numpy()
-        self.starts = np.concatenate([[0], torch.cat(of_images).cumsum(0).numpy()])
+        wanted = [((part != 0) | whole).nonzero().T for part in labels.split(IMAGES)]
+        of_images = [rows.bincount(minlength=IMAGES) for rows, _ in wanted]
+        self.columns = torch.cat([columns.int() for _, columns in wanted]).numpy()
+        self.starts = np.concatenate([[0], torch.cat(of_images)[: len(labels)].cumsum(0).numpy()])
 
     @cached_property
     def images(self) -> np.ndarray:
-        """(n,) their images."""
+        """(n,) the images of the kept scores."""
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
     @cached_property
     def by_class(self) -> list[np.ndarray]:
-        """For every class that has any, and those before it, the places of its known labels among all, images increasing."""
+        """For every class up to the last that has any, the places of its scores among all that are kept, images increasing."""
         order = np.argsort(self.columns, kind="stable")
         return np.split(order, np.searchsorted(self.columns[order], np.arange(1, self.columns.max(initial=0) + 1)))
 
