@@ -114,7 +114,11 @@ class TrainConfig(Section):
     warmup_rate: float = option(1e-5, "constant rate of the first epoch", "learning", ge=0, le=1e6)
     momentum: float = option(0.9, "of SGD", "learning", ge=0, lt=1)
     weight_decay: float = option(5e-4, "of SGD", "learning", ge=0, le=1)
-    amp: bool = option(False, "bfloat16 text tower on CUDA; float32 otherwise", "learning")
+    precision: Literal["float32", "bf16"] = option(
+        "float32",
+        "of the text tower while names are learned; bf16 is faster on GPUs, and on CPUs with instructions for it",
+        "learning",
+    )
     ablation: bool = option(True, "also learn names without the pair-based loss, the row CNR of Table 3", "rows")
     centring: float = option(
         0.5, "κ of the row 'centred': class-name embeddings minus κ × their mean, a control", "rows", ge=0, le=100
