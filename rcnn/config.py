@@ -186,7 +186,9 @@ class EvaluateConfig(Section):
     )
     bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none", "intervals", ge=0, le=10_000)
     keep_scores: bool = option(False, "keep the scores of all rows in RUN/scores_kept, as .npy files and a JSON", "nothing")
-    workers: int = option(2, "processes that decode images, on Linux", "nothing", ge=0, le=1024)
+    workers: int = option(
+        1024, "processes that decode images, on Linux: at most one a core, which torchrun's share", "nothing", ge=0, le=4096
+    )
     save_every: float = option(120.0, "seconds between notes, from which a killed evaluation goes on", "nothing", ge=0, le=1e6)
 
     @model_validator(mode="after")

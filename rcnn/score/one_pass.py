@@ -26,7 +26,7 @@ from rcnn.score.views import batches
 class Clock:
     """Where the time of a pass went, in seconds."""
 
-    waiting: float = 0.0  # for images to be decoded
+    waiting: float = 0.0  # for images to be decoded, and on a CPU to be cut into views
     encoding: float = 0.0  # in the image tower
     scoring: float = 0.0  # class embeddings against features
     images: int = 0
@@ -58,7 +58,10 @@ def fill(
         with adding_to(clock, "scoring"):
             yield from _score(file, sets, distinct, features)
 
-    return over(file, todo, paths, lambda wanted: batches(wanted, *cut, max_pixels=settings.max_pixels), score, settings)
+    def load(wanted: list[Path]) -> Iterable[ViewBatch]:
+        return batches(wanted, *cut, max_pixels=settings.max_pixels, device=model.device)
+
+    return over(file, todo, paths, load, score, settings)
 
 
 def over(
