@@ -199,9 +199,9 @@ def _measure(runs, common, began):
         return {}
     used = images_in_use(images.labels, classes, good, first.dataset.keep_unlabelled)
     if group.rank == 0 and clocks[0].waiting > 0.1 * (clocks[0].encoding + clocks[0].scoring):
-        cores, waited = views.available_cores(), clocks[0].waiting
-        if first.evaluate.workers < cores:
-            print(f"waited {waited:.0f} s for images to be decoded; evaluate.workers={cores} may help")
+        cores = views.available_cores()
+        more = f"; evaluate.workers={cores} may help" if first.evaluate.workers < cores else ""
+        print(f"waited {clocks[0].waiting:.0f} s for images to be decoded{more}")
     results = {}
     for run in runs:
         settings, own = run.settings, files[0].renamed(run.names)
