@@ -61,7 +61,10 @@ class Group:
 
 @contextlib.contextmanager
 def group(on_cuda: bool) -> Iterator[Group]:
-    """The Group of this process: alone unless torchrun started it. With `on_cuda` it takes the GPU of its local number."""
+    """The Group of this process: alone unless torchrun started it.
+
+    With `on_cuda` it takes the GPU of its local number; where there are fewer GPUs than processes they share them.
+    """
     world = world_size()
     if world == 1:
         yield Group()
@@ -69,10 +72,8 @@ def group(on_cuda: bool) -> Iterator[Group]:
     if not distributed.is_torchelastic_launched():  # others that nobody started would be waited for
         raise ValueError(f"WORLD_SIZE={world}, and torchrun did not start this process; unset WORLD_SIZE, or use torchrun")
     local_rank = int(os.environ["LOCAL_RANK"])
-    if on_cuda and local_rank >= torch.cuda.device_count():
-        raise ValueError(f"process {local_rank} of this machine wants a GPU; torch finds {torch.cuda.device_count()}")
     if on_cuda:
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
     # what is exchanged lies in main memory; some wait at a barrier for what takes others hours
     distributed.init_process_group("gloo", timeout=datetime.timedelta(days=7))
     try:
