@@ -114,7 +114,11 @@ class TrainConfig(Section):
     warmup_rate: float = option(1e-5, "constant rate of the first epoch", "learning", ge=0, le=1e6)
     momentum: float = option(0.9, "of SGD", "learning", ge=0, lt=1)
     weight_decay: float = option(5e-4, "of SGD", "learning", ge=0, le=1)
-    amp: bool = option(False, "bfloat16 text tower on CUDA; float32 otherwise", "learning")
+    precision: Literal["float32", "bf16"] = option(
+        "float32",
+        "of the text tower while names are learned; bf16 is faster on GPUs, and on CPUs with instructions for it",
+        "learning",
+    )
     ablation: bool = option(True, "also learn names without the pair-based loss, the row CNR of Table 3", "rows")
     centring: float = option(
         0.5, "κ of the row 'centred': class-name embeddings minus κ × their mean, a control", "rows", ge=0, le=100
@@ -157,8 +161,8 @@ class EvaluateConfig(Section):
     )
     compile: bool = option(False, "torch.compile the image tower", "digits")
     top_k: tuple[Positive, ...] = option((3, 5), "k of precision, recall and F1", "metrics", max_length=100)
-    epochs: bool = option(True, "also measure the class embeddings of every epoch, in the same pass", "metrics")
-    diagnostics: bool = option(True, "also measure the global and the local part alone", "metrics")
+    epochs: bool = option(False, "also measure the class embeddings of every epoch, in the same pass", "metrics")
+    diagnostics: bool = option(False, "also measure the global and the local part alone", "metrics")
     unknown: Literal["always", "with_negatives"] = option(
         "always",
         "leave unknown labels out of average precision always, or, as the authors' code, for classes with a verified absence",
@@ -182,7 +186,9 @@ class EvaluateConfig(Section):
     )
     bootstrap: int = option(500, "resamples of the images for 95 % intervals; 0 for none", "intervals", ge=0, le=10_000)
     keep_scores: bool = option(False, "keep the scores of all rows in RUN/scores_kept, as .npy files and a JSON", "nothing")
-    workers: int = option(2, "processes that decode images, on Linux", "nothing", ge=0, le=1024)
+    workers: int = option(
+        1024, "processes that decode images, on Linux: at most one a core, which torchrun's share", "nothing", ge=0, le=4096
+    )
     save_every: float = option(120.0, "seconds between notes, from which a killed evaluation goes on", "nothing", ge=0, le=1e6)
 
     @model_validator(mode="after")

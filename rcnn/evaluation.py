@@ -3,8 +3,7 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -16,62 +15,15 @@ from rcnn.datasets import DATASETS
 from rcnn.datasets.images import ImageSet
 from rcnn.files import digest, sweep
 from rcnn.learn import elsewhere
+from rcnn.passes import Common, Run, digests, standardised, tagclip, tower_pass
 from rcnn.printing import lossless, short
 from rcnn.results import table
+from rcnn.results.measuring import Unit, images_in_use, measure_all, units, unknown_as_absent
 from rcnn.results.result import Result
 from rcnn.results.summary import summarise
-from rcnn.score import kept, one_pass, processes, tagclip_pass, views
-from rcnn.score.one_pass import Clock
-from rcnn.score.score_file import PARTS, ScoredSet, ScoreFile
+from rcnn.score import kept, processes, tagclip_pass, views
+from rcnn.score.score_file import PARTS
 from rcnn.text.classes import ClassList
-
-
-@dataclass
-class _Run:
-    """A run that is to be measured."""
-
-    settings: Config
-    metadata: dict
-    embeddings: dict[str, torch.Tensor]  # row -> (C, D), with those from elsewhere
-    epochs: dict[int, torch.Tensor]
-    sets: dict[str, ScoredSet]
-    made_from: str = ""  # digest of all that its result depends on
-    names: dict[str, str] | None = None  # of its sets in the score file that runs share
-
-    @property
-    def output(self) -> Path:
-        return Path(self.settings.output)
-
-    @property
-    def path(self) -> Path:
-        return self.output / "result.json"
-
-    @property
-    def kept(self) -> Path:
-        return self.output / "scores_kept"
-
-    @property
-    def keeps(self) -> bool:
-        return self.settings.evaluate.keep_scores
-
-
-@dataclass
-class _Pass:
-    """A pass over the images: where its scores go, and what fills the opened file."""
-
-    what: str
-    file: ScoreFile
-    fill: Callable[[ScoreFile], Clock]
-
-    def run(self, rank: int, barrier: Callable[[], None]) -> Clock:
-        """Fill the file, which the first process makes; the Clock of this process, when all have done their share."""
-        if rank == 0:
-            print(f"{self.what}; scores: {self.file.bytes / 1e9:.2f} GB in {self.file.folder}")
-            self.file.open()
-        barrier()
-        clock = self.fill(self.file.open())
-        barrier()
-        return clock
 
 
 def evaluate(
@@ -85,50 +37,39 @@ def evaluate(
     results that were measured now. With `again`, scores and results that there may be of these very settings are forgotten.
     """
     several = [settings] if isinstance(settings, Config) else list(settings)
-    first = several[0]
-    on = runtime.device(first.device).type
-    with processes.group(on == "cuda") as (rank, world, barrier):
+    on = runtime.device(several[0].device).type
+    with processes.group(on == "cuda") as group:
         began = time.perf_counter()
-        if rank:
+        if group.rank:
             progress.quiet()
-        if world > 1 and on == "cuda":
+        if group.world > 1 and on == "cuda":
             several = [one.model_copy(update={"device": "cuda"}) for one in several]  # each its own
-            first = several[0]
+        first = several[0]
         sweep(first.cache, *(one.output for one in several))
         for one in several:
             check(one, images, classes)
         load_clip = cache(partial(runtime.load_clip, first, _metadata(first), first.evaluate.precision))
-        with _first_before_others(rank, barrier):  # sentences from elsewhere are encoded once
-            runs = [_read(one, classes, load_clip, rank) for one in several]
+        with group.first_of_machine_before_others():  # sentences from elsewhere are encoded once
+            runs = [_read(one, classes, load_clip, group) for one in several]
         _require_common(runs)
-        sources, identity = provenance.sources(provenance.MEASURING), _identity(first, runs[0].metadata, images, on)
+        _require_same(runs, images, group)
         background = first.evaluate.tagclip_background
         if background is None:
             background = DATASETS[first.dataset.kind].background
+        identity = _identity(first, runs[0].metadata, images, on)
+        sources = provenance.sources(provenance.MEASURING)
+        as_absent = unknown_as_absent(images.labels, classes, first.evaluate, first.dataset.keep_unlabelled)
+        common = Common(images, classes, load_clip, as_absent, background, identity, sources, group, again)
         for run in runs:
-            run.made_from = _made_from(run, identity, images, background)
-            if again and rank == 0:
+            run.made_from = _made_from(run, common)
+            if again:
                 run.path.unlink(missing_ok=True)
-        barrier()
-        results = {run.path: found for run in runs if (found := _finished(run, sources, rank))}
-        todo = [run for run in runs if run.path not in results]
-        if todo:
-            tower_pass = _tower_pass(todo, load_clip, images, classes, [identity, sources], rank, world)
-            if again and rank == 0:
-                tower_pass.file.delete()
-            for run in todo if rank == 0 else ():
-                _require_room(run, images, classes)
-            clocks, files = [tower_pass.run(rank, barrier)], [tower_pass.file]
-            go_on = first.dataset.allow_missing or not tower_pass.file.done()[1]  # else unreadable images end it below
-            barrier()
-            if first.evaluate.tagclip and go_on:
-                with _first_before_others(rank, barrier):  # sentences are encoded once
-                    tags = _tagclip_pass(todo[0], images, classes, background, [identity, sources], rank, world)
-                if again and rank == 0:
-                    tags.file.delete()
-                clocks, files = [*clocks, tags.run(rank, barrier)], [*files, tags.file]
-            if rank == 0:
-                results |= _measure(todo, images, classes, files, sources, clocks, began)
+        group.barrier()
+        results = {run.path: found for run in runs if (found := _finished(run, common))}
+        there = group.everyone([run.path in results for run in runs])[0]  # the first process has the results
+        if not all(there):
+            todo = [run for run, is_there in zip(runs, there, strict=True) if not is_there]
+            results |= _measure(todo, common, began)
         return [results.get(run.path) for run in runs]
 
 
@@ -161,11 +102,11 @@ def _metadata(settings):
     return checkpoint.read_run(settings.output)[1]
 
 
-def _read(settings, classes, load_clip, rank):
-    """A _Run as learning left it, with the rows from elsewhere."""
+def _read(settings, classes, load_clip, group):
+    """A Run as learning left it, with the rows from elsewhere."""
     learned, metadata = checkpoint.read_run(settings.output)
     changed = provenance.changed_sources(metadata["sources"], provenance.sources(provenance.LEARNING))
-    if changed and rank == 0:
+    if changed and group.rank == 0:
         print(f"WARNING: the code has changed since this run was learned: {', '.join(changed)}")
     shape = learned[metadata["method"]].shape
     ours = classes, shape[1], metadata["identity"]["clip"]
@@ -175,7 +116,7 @@ def _read(settings, classes, load_clip, rank):
     epochs = checkpoint.read_epochs(Path(settings.output), metadata["method"], shape, losses) if wanted else {}
     embeddings, own = learned | others, {name: functions.load(function) for name, function in settings.scorers.items()}
     sets = scoring.scored_sets(settings.evaluate, embeddings, epochs, own, (rows.BASELINE, metadata["method"]))
-    return _Run(settings, metadata, embeddings, epochs, sets)
+    return Run(settings, metadata, embeddings, epochs, sets)
 
 
 def _require_common(runs):
@@ -192,6 +133,14 @@ def _require_common(runs):
             raise ValueError(f"{one.output} and {other.output} differ in {keys[0]}; one pass cannot measure both")
 
 
+def _require_same(runs, images, group):
+    """ValueError unless all processes, perhaps on other machines, have the same class embeddings, images and labels."""
+    labels = digest(images.labels.contiguous().numpy().tobytes())
+    ours = digest([[digests(run.sets) for run in runs], [path.name for path in images.paths], labels])
+    if len(set(group.everyone(ours))) > 1:
+        raise ValueError("the machines differ in their copies of the run, in the images that they find, or in the labels")
+
+
 def _identity(settings, metadata, images, on):
     """What the scores of any set of class embeddings depend on."""
     own = {name: functions.load(function).sha256 for name, function in settings.scorers.items()}
@@ -204,23 +153,23 @@ def _identity(settings, metadata, images, on):
     }
 
 
-def _made_from(run, identity, images, background):
-    settings = run.settings
+def _made_from(run, common):
+    settings, images = run.settings, common.images
     return digest([
-        {"sets": _digests(run.sets), **identity},
+        {"sets": digests(run.sets), **common.identity},
         digest(images.labels.contiguous().numpy().tobytes()), images.left_out, list(map(str, images.missing)),
-        settings.seed, settings.evaluate.tagclip and background, config.shaping(settings, "metrics", "intervals"),
+        settings.seed, settings.evaluate.tagclip and common.background, config.shaping(settings, "metrics", "intervals"),
     ])  # fmt: skip
 
 
-def _finished(run, sources, rank):
+def _finished(run, common):
     """The result of a run if there is one of these very settings, which is then shown; else None."""
     result = finished(run.path, run.made_from)
     if not result or (run.keeps and not kept.holds(run.kept, run.made_from)):
         return None
-    if rank == 0:
+    if common.group.rank == 0:
         print(f"{table.render(result)}\n\n{run.path} is of these very settings; --again measures anew")
-        if changed := provenance.changed_sources(result.sources, sources):
+        if changed := provenance.changed_sources(result.sources, common.sources):
             print(f"WARNING: the code has changed since: {', '.join(changed)}; --again measures anew")
     return result
 
@@ -232,77 +181,75 @@ def finished(path: Path, made_from: str) -> Result | None:
         return result if result.made_from == made_from else None
 
 
-def _tower_pass(runs, load_clip, images, classes, identity, rank, world):
-    """The pass for all sets of the runs, in the first run's folder; those that several runs share are scored once."""
-    sets, known = {}, {}  # known: what a set is -> its name
-    for i, run in enumerate(runs):
-        run.names, digests = {}, _digests(run.sets)
-        for name, scored in run.sets.items():
-            what = digests[name], tuple(scored.scorers), scored.in_parts
-            run.names[name] = known.setdefault(what, f"{i}/{name}" if i else name)
-            sets.setdefault(run.names[name], scored)
-    e = runs[0].settings.evaluate
-    # scores of other code are not continued
-    of = [{"sets": _digests(sets)}, *identity]
-    file = ScoreFile(runs[0].output / "scores", sets, len(images.paths), len(classes), e.batch_size, of)
-
-    def fill(opened: ScoreFile) -> Clock:
-        model = load_clip()
-        if e.compile:
-            model.image.compile()
-        return one_pass.fill(opened, model, images.paths, sets, e, rank, world)
-
-    return _Pass(f"{len(sets)} sets of class embeddings in one pass", file, fill)
-
-
-def _tagclip_pass(run, images, classes, background, identity, rank, world):
-    """The pass of TagCLIP, which is of the classes alone."""
-    e = run.settings.evaluate
-    model = runtime.load_clip(run.settings, run.metadata)  # in float32, whatever the precision of the other pass
-    texts = tagclip_pass.encode(model, classes, background, run.settings.cache)
-    sets = tagclip_pass.sets(texts, rows.TAGCLIP, classes.tasks)
-    of = [digest(texts.background.numpy().tobytes()), model.scale, _digests(sets), *identity]
-    # in a folder of its own: each file removes what is abandoned beside it
-    file = ScoreFile(run.output / "tagclip_scores", sets, len(images.paths), len(classes), e.batch_size, of)
-    given = model, images.paths, texts, classes.tasks, e, rank, world
-    return _Pass("TagCLIP", file, lambda opened: tagclip_pass.fill(opened, *given))
-
-
-@contextlib.contextmanager
-def _first_before_others(rank: int, barrier: Callable[[], None]) -> Iterator[None]:
-    """Have the first process do something alone, and the others after it."""
-    if rank:
-        barrier()
-    yield
-    if rank == 0:
-        barrier()
-
-
-def _measure(runs, images, classes, files, sources, clocks, began):
-    """{path: Result} of all runs from the finished files, which are then deleted."""
-    for file in files:
-        if lost := file.lost():
-            raise ValueError(
-                f"{len(lost)} of {len(file.batches)} batches of scores in {file.folder} are not as they were written: "
-                "something else changed the file; run the same command again"
-            )
-    waited, workers = clocks[0].waiting, runs[0].settings.evaluate.workers
-    if waited > 0.1 * (clocks[0].encoding + clocks[0].scoring) and workers < views.available_cores():
-        print(f"waited {waited:.0f} s for images to be decoded; evaluate.workers={views.available_cores()} may help")
-    results, (file, *tags) = {}, files
+def _measure(runs, common, began):
+    """{path: Result} of runs, at the first process, which writes them; the others find nothing."""
+    first, images, classes, group = runs[0].settings, common.images, common.classes, common.group
+    for run in runs if group.rank == 0 else ():
+        _require_room(run, images, classes)
+    of_tower = tower_pass(runs, common)
+    clock, broken = of_tower.run(common)
+    files, clocks = [of_tower.file], [clock]
+    if first.evaluate.tagclip and (first.dataset.allow_missing or not broken):  # else unreadable images end it below
+        with group.first_of_machine_before_others():  # sentences are encoded once
+            of_tags = tagclip(runs[0], common)
+        clock, more = of_tags.run(common)
+        files, clocks, broken = [*files, of_tags.file], [*clocks, clock], broken | more
+    good = _readable(first, images, files, broken, group)
+    if good is None:
+        return {}
+    used = images_in_use(images.labels, classes, good, first.dataset.keep_unlabelled)
+    if group.rank == 0 and clocks[0].waiting > 0.1 * (clocks[0].encoding + clocks[0].scoring):
+        cores = views.available_cores()
+        more = f"; evaluate.workers={cores} may help" if first.evaluate.workers < cores else ""
+        print(f"waited {clocks[0].waiting:.0f} s for images to be decoded{more}")
+    results = {}
     for run in runs:
-        own = file.renamed(run.names)
-        found = summarise(run.settings, run.metadata, classes, images, run.embeddings, run.epochs, own, *tags)
-        took = _seconds(*clocks) | {"total": time.perf_counter() - began}
-        result = Result(**found, made_from=run.made_from, sources=sources, seconds=took)
-        if run.keeps:
-            _keep(run, result, images, classes, own, *tags)
-        result.save(run.path)
-        results[run.path] = result
-        print(f"{table.render(result)}\n\nresult file: {run.path}")
+        settings, own = run.settings, files[0].renamed(run.names)
+        of = _units(run, classes, own, *files[1:], group=group)
+        measured = measure_all(of, images.labels, used, classes, settings.evaluate, settings.seed, group, common.as_absent)
+        if group.rank == 0:
+            found = summarise(settings, run.metadata, classes, images, run.embeddings, measured, used, len(broken))
+            took = _seconds(*clocks) | {"total": time.perf_counter() - began}
+            results[run.path] = Result(**found, made_from=run.made_from, sources=common.sources, seconds=took)
+        if settings.evaluate.keep_scores:
+            _keep(run, images, classes, of, broken, group)
+        if group.rank == 0:
+            results[run.path].save(run.path)
+            print(f"{table.render(results[run.path])}\n\nresult file: {run.path}")
+    group.barrier()
     for file in files:
         file.delete()
     return results
+
+
+def _units(run, classes, file, tags=None, *, group):
+    """All that is measured of a run."""
+    last, tasks = rows.method_scorer(run.settings.evaluate), list(classes.tasks)
+    out = units(file, run.embeddings, tasks, standardised(run), group)
+    for task, row in itertools.product(tasks, rows.TAGCLIP if tags else ()):
+        plane = tagclip_pass.plane(row, task)
+        of = Unit((row, "plain"), lambda owner, plane=plane: tags.tables(plane, "plain", owner, group), [task])
+        out.append(of)
+    for n in run.epochs:
+        out.append(Unit(n, lambda owner, name=f"epoch/{n}": file.tables(name, last, owner, group), tasks))
+    return out
+
+
+def _readable(settings, images, files, broken, group):
+    """(B,) bool whether an image could be read; ValueError, or None at the other processes, where that is not allowed."""
+    if broken and (not settings.dataset.allow_missing or len(broken) == len(images.paths)):
+        for file in files:
+            file.forget({i // file.batch_size for i in broken})  # the others need not be scored again
+        if group.rank:
+            return None
+        listed = "\n  ".join(f"{images.paths[i]}: {why}" for i, why in sorted(broken.items())[:10])
+        raise ValueError(
+            f"{len(broken)} of {len(images.paths)} images cannot be read:\n  {listed}\n"
+            "dataset.allow_missing=true goes on without them, and every table will say so"
+        )
+    good = torch.ones(len(images.paths), dtype=torch.bool)
+    good[list(broken)] = False
+    return good
 
 
 def _require_room(run, images, classes):
@@ -314,33 +261,33 @@ def _require_room(run, images, classes):
         kept.require_room(run.kept, (4 * tables + 1) * images.labels.numel())
 
 
-def _keep(run, result, images, classes, file, tags=None):
-    """Write the scores that the rows of a result were measured from."""
-    tables = []
-    for (row, scorer), scores in file.totals(run.embeddings).items():
-        of = row, scorer, result.label(row, scorer)
-        tables.append(kept.Table(scores, *of))
-        if file.has_parts(row, scorer):
-            tables += [kept.Table(file[row, scorer, part], *of, part=part) for part in PARTS]
-    for row, task in itertools.product(rows.TAGCLIP if tags else (), classes.tasks):
-        scores = tags.total(tagclip_pass.plane(row, task), "plain")
-        tables.append(kept.Table(scores, row, "plain", result.label(row), task))
-    unread = sorted(set().union(*(f.done()[1] for f in ((file, tags) if tags else (file,)))))
+def _keep(run, images, classes, of, broken, group):
+    """Write the scores that the rows of a result were measured from; all processes send theirs to the first."""
+
+    def tables():
+        for unit in of:
+            if isinstance(unit.key, int):  # an epoch
+                continue
+            found = unit.read(0)
+            task = unit.tasks[0] if unit.key[0] in rows.TAGCLIP else None
+            for part, scores in (found or {}).items():
+                named = None if part == "total" else part
+                yield kept.Table(scores, *unit.key, rows.label(*unit.key), task, named)
+
     facts = {
-        "images": [lossless(str(path)) for path in images.paths], "unreadable": unread, "class_names": list(classes.names),
-        "first_column": classes.tasks,
+        "images": [lossless(str(path)) for path in images.paths], "unreadable": sorted(broken),
+        "class_names": list(classes.names), "first_column": classes.tasks,
     }  # fmt: skip
-    kept.write(run.kept, tables, images.labels, result.made_from, facts)
+    if group.rank == 0:
+        kept.write(run.kept, tables(), images.labels, run.made_from, facts)
+    else:
+        list(tables())
 
 
 def _stamp(path):
     """An image file as it is now: its path, size and time of change."""
     found = path.stat()
     return f"{path} {found.st_size} {found.st_mtime_ns}"
-
-
-def _digests(sets):
-    return {name: digest(s.class_embeddings.numpy().tobytes()) for name, s in sets.items()}
 
 
 def _seconds(clock, tags=None):

@@ -63,8 +63,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--remove", action="store_true", help="remove the keywords of the prefix from all sidecars")
     parser.add_argument("--dry-run", action="store_true", help="show how --xmp or --remove would change the sidecars")
     args = parser.parse_intermixed_args(argv)
-    args.pairs = [text for text in args.images if "=" in text and not os.path.exists(text)]
-    args.places = [text for text in args.images if text not in args.pairs]
+    args.places, args.pairs = cli.without_pairs(args.images)
     for key in (pair.partition("=")[0] for pair in args.pairs):
         if any(f"{settled}.".startswith(f"{key}.") for settled in SETTLED):
             raise ValueError(f"{key}: tagging does not read this; python -m rcnn.train does")
@@ -204,10 +203,10 @@ def processes(args: argparse.Namespace) -> Iterator[tuple[int, int, Callable[[],
     from rcnn.score.processes import group
 
     on_cuda = runtime.device(config.override({}, args.pairs).device).type == "cuda"
-    with group(on_cuda, one_machine=False) as (rank, world, barrier):
-        if world > 1 and on_cuda:
+    with group(on_cuda) as own:
+        if own.world > 1 and on_cuda:
             args.pairs.append("device=cuda")
-        yield rank, world, barrier
+        yield own.rank, own.world, own.barrier
 
 
 def main(argv: list[str] | None = None) -> int:

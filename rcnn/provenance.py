@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parent
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "pycocotools", "safetensors", "scipy")
 LEARNING = ("clip", "text", "learn", "rows.py")  # the sources that class embeddings follow from
 MEASURING = (  # and the numbers
-    "clip", "datasets", "score", "rows.py", "scoring.py", "evaluation.py", "runtime.py",
-    "results/measure.py", "results/metrics.py", "results/summary.py",
+    "clip", "datasets", "score", "rows.py", "scoring.py", "passes.py", "evaluation.py",
+    "runtime.py", "results/measure.py", "results/measuring.py", "results/metrics.py", "results/summary.py",
 )  # fmt: skip
 
 

@@ -244,7 +244,8 @@ class Tagger:
         """
         z, e = self.class_embeddings.to(self.model.device), self.settings.evaluate
         size, batch_size = self.model.image.image_size, batch_size or self.workload()["batch_size"]
-        for batch in batches(images, size, e.grids, batch_size, workers, upright=True, max_pixels=e.max_pixels):
+        given = size, e.grids, batch_size, workers
+        for batch in batches(images, *given, upright=True, max_pixels=e.max_pixels, device=self.model.device):
             total = torch.zeros(0, len(self.class_names))
             if batch.indices:
                 with torch.inference_mode():

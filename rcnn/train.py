@@ -32,8 +32,6 @@ def train(settings: config.Config, classes: ClassList, again: bool = False) -> N
         raise ValueError("expected at least two classes: a single one has nothing to be told from")
     model, output = runtime.load_clip(settings), Path(settings.output)
     sweep(settings.cache, output, *output.glob("*/"), *output.glob("*/epochs/"))
-    if settings.train.amp and model.device.type != "cuda":
-        raise ValueError("train.amp: needs a CUDA GPU; this run is on the CPU")
     material, path = Material(settings, model, classes), output / checkpoint.EMBEDDINGS
     if path.exists():
         must_be_same(output, checkpoint.read_run(output)[1]["identity"], material.identity)

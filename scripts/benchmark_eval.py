@@ -13,13 +13,16 @@
 All get the same weights. Times are the least of several rounds taken in turn, so that a busy machine slows all alike. The
 peak is that of a large matrix product on this machine, measured in the same rounds. For bf16 the scores' largest deviation
 from float32 and the share of images with the same top 3 are printed. Evaluations of COCO's size are extrapolated, with the
-arithmetic. The last line is `ratio encode_image=<c / b> bf16=<c in bf16 / b> all_rows=<a / c for 9 rows, without and with
-MSSA, and 30 epochs>`.
+arithmetic. Of decoding, the seconds of CPU are taken: of a process that cuts all views by Pillow, as it did before snippets
+were cut on the device, and of one that squashes images, as it does. The last line is `ratio encode_image=<c / b>
+bf16=<c in bf16 / b> all_rows=<a / c for 9 rows, without and with MSSA, and 30 epochs> views=<images per core-second of
+decoding, squashed / cut>`.
 """
 
 import argparse
 import copy
 import dataclasses
+import itertools
 import logging
 import sys
 import tempfile
@@ -35,15 +38,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import plain_clip
 from drawing import DRAWINGS, World, draw
+from PIL import Image
 
 from rcnn import cli, clip, runtime, scoring
 from rcnn.clip import image_tower
 from rcnn.config import EvaluateConfig
-from rcnn.score import mssa, tagclip
+from rcnn.score import mssa, resize, tagclip
 from rcnn.score.one_pass import fill
 from rcnn.score.reading import read_rgb
 from rcnn.score.score_file import ScoreFile
-from rcnn.score.views import batches
+from rcnn.score.views import batches, squash
 
 MODEL = "ViT-B-16-quickgelu"
 CLASSES, ROWS, EPOCHS = 65, 9, 30  # of COCO's tables; every row comes without and with MSSA
@@ -93,19 +97,30 @@ def flops(tower):
     return 2 * (len(blocks) * block + patches)
 
 
-class Turns:
-    """The least time of each piece of work, over rounds in which every piece runs once."""
+def cut_by_pillow(image):
+    """(V, S, S, 3) uint8 views of an image from its full view and square, (2, S, S, 3)."""
+    out, square, size = [image[0]], Image.fromarray(image[1]), image.shape[1]
+    for n in GRIDS:
+        side = size // n
+        for top, left in itertools.product(range(0, n * side, side), repeat=2):
+            snippet = square.crop((left, top, left + side, top + side))
+            out.append(np.asarray(snippet.resize((size, size), Image.Resampling.BILINEAR)))
+    return np.stack(out)
 
-    def __init__(self, device):
-        self.device, self.best = device, {}
+
+class Turns:
+    """The least time of each piece of work by a clock, over rounds in which every piece runs once."""
+
+    def __init__(self, device, clock=time.perf_counter):
+        self.device, self.clock, self.best = device, clock, {}
 
     def take(self, name, work):
         """Run `work` once and keep its time if it is the least."""
-        began = time.perf_counter()
+        began = self.clock()
         work()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        took = time.perf_counter() - began
+        took = self.clock() - began
         self.best[name] = min(took, self.best.get(name, took))
 
 
@@ -187,6 +202,30 @@ def precision(model, half, paths, batch_size):
     print(f"bf16: scores deviate by at most {deviation:.1e}; the same top 3 on {same} of {seen} images")
 
 
+def decoding(paths, size, batch_size, rounds, device):
+    """How many times as many images a core of decoding processes gives where snippets are cut on the device."""
+    pixels = [squash(read_rgb(path, size), size, GRIDS) for path in paths]
+    squashed = torch.from_numpy(np.stack(pixels)).to(device)
+    views = [cut_by_pillow(image) for image in pixels]
+    if not np.array_equal(np.stack(views), torch.cat([resize.cut(x, GRIDS) for x in squashed.split(batch_size)]).cpu()):
+        raise ValueError("the snippets cut on the device differ from Pillow's")
+    processor, on_device = Turns(torch.device("cpu"), time.process_time), Turns(device)
+    for _ in range(rounds):
+        for path in paths:
+            processor.take((path, "all views"), lambda path=path: cut_by_pillow(squash(read_rgb(path, size), size, GRIDS)))
+            processor.take((path, "squashed"), lambda path=path: squash(read_rgb(path, size), size, GRIDS))
+        for i, part in enumerate(squashed.split(batch_size)):
+            on_device.take(i, lambda part=part: resize.cut(part, GRIDS))
+    print(f"\n{'decoded to':14} {'ms of a core':>13} {'images/core-s':>14} {'bytes an image':>15}")
+    rate = {}
+    for name, image in (("all views", views[0]), ("squashed", pixels[0])):
+        rate[name] = len(paths) / sum(processor.best[path, name] for path in paths)
+        print(f"{name:14} {1000 / rate[name]:13.1f} {rate[name]:14.0f} {image.nbytes:15,}")
+    took = sum(on_device.best.values()) / len(paths)
+    print(f"the snippets of an image are cut in {1000 * took:.2f} ms on {device}, byte for byte as Pillow does")
+    return rate["squashed"] / rate["all views"]
+
+
 def all_rows(model, paths, batch_size, plain_rate, folder):
     """Seconds per image of scoring all rows and epochs, ours measured, plain projected from its views per second."""
     torch.manual_seed(2)
@@ -194,9 +233,11 @@ def all_rows(model, paths, batch_size, plain_rate, folder):
     settings = EvaluateConfig(grids=GRIDS, batch_size=batch_size, workers=0, diagnostics=False)
     rows, epochs = ({str(i): z for i, z in enumerate(part)} for part in random.split([ROWS, EPOCHS]))
     sets = scoring.scored_sets(settings, rows, epochs)
-    file = ScoreFile(folder, sets, len(paths), CLASSES, batch_size, "benchmark").open()
+    file = ScoreFile(folder, sets, len(paths), CLASSES, batch_size, "benchmark")
+    todo = file.todo()
+    file.open(todo)
     began = time.perf_counter()
-    clock = fill(file, model, paths, sets, settings)
+    clock = fill(file, todo, model, paths, sets, settings)
     ours = (time.perf_counter() - began) / len(paths)
     file.delete()
     views = ROWS * (1 + VIEWS) + EPOCHS * VIEWS
@@ -242,8 +283,9 @@ def main(argv=None):
             rate = compare(*models, paths, min(args.batch_size, len(paths)), args.rounds, device)
             precision(*models[1:], paths, args.batch_size)
             rows = all_rows(models[1], paths, args.batch_size, rate["plain"], scratch / "scores")
-            ratios = ratios or (rate["ours"] / rate["encode_image"], rate["ours bf16"] / rate["encode_image"], rows)
-    print("\nratio encode_image={:.2f} bf16={:.2f} all_rows={:.0f}".format(*ratios))
+            views = decoding(paths, models[1].image.image_size, args.batch_size, args.rounds, device)
+            ratios = ratios or (rate["ours"] / rate["encode_image"], rate["ours bf16"] / rate["encode_image"], rows, views)
+    print("\nratio encode_image={:.2f} bf16={:.2f} all_rows={:.0f} views={:.2f}".format(*ratios))
 
 
 if __name__ == "__main__":

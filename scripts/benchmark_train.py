@@ -11,8 +11,9 @@ the same batches and the same start, and take a few steps of SGD in float32, eac
 
 Times are the least of the steps; whole trainings are projected from them. Sentences are random tokens, with lengths as in
 the real corpus. Plain at NUS-WIDE's 1,006 classes would need tens of GB: it runs fewer classes there, and the time of the
-class part is scaled linearly. The last line of the output is `ratio coco=<x> nuswide=<y> loss_difference=<z>`: plain / ours
-for the whole training, and the largest relative difference of any step's loss.
+class part is scaled linearly. The last line of the output is `ratio coco=<x> nuswide=<y> loss_difference=<z> encode=<e>
+bf16_learning=<b>`: plain / ours for the whole training; the largest relative difference of any step's loss; the corpora that
+ship encoded row by row / as trees, the lesser of two; a step of learning in float32 / in bf16.
 """
 
 import argparse
@@ -21,21 +22,26 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
 import plain_clip
 
 from rcnn import clip
-from rcnn.clip.text_tower import TextEncoder
+from rcnn.clip.text_tower import TREE, TextEncoder, grow
 from rcnn.learn import closed_form
 from rcnn.learn.optimise import new_optimiser, step
 from rcnn.learn.prompt_learner import INITIAL_STD, PromptLearner
+from rcnn.text import corpus
+from rcnn.text.classes import ClassList
 
 TOWER = {
     "width": 512, "heads": 8, "layers": 12, "mlp_width": 2048, "embed_dim": 512, "context": 77, "vocabulary": 49408,
@@ -198,14 +204,67 @@ def measure_ours(job):
     return {"step": min(times), "encoding": encoding, "losses": losses, "memory": memory}
 
 
-def take_steps(job, classes, text, features, device):
+@torch.no_grad()
+def encode_row_by_row(text, tokens, device, budget=1024):
+    """Every row by itself, sorted by length so that little padding is computed: no beginning is shared."""
+    end, groups = tokens.argmax(1), []
+    for row in end.argsort().tolist():
+        if groups and (end[row] + 1) * (len(groups[-1]) + 1) <= budget:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    for rows in groups:
+        cut = tokens[rows, : end[rows].max() + 1].to(device)
+        text(text.token_embedding(cut), end[rows].to(device))
+
+
+def compare_encoding(job, name):
+    """Seconds of encoding a share of a corpus that ships, sentences of whole classes, row by row and as trees, in turns."""
+    device = prepare(job)
+    with torch.device("meta"):
+        text = TextEncoder(**job.sizes)
+    text.load_state_dict(random_state(job.sizes, job.seed), assign=True)
+    text = text.to(device).eval().requires_grad_(False)
+    classes = ClassList.read(*(ROOT / "data" / name / f"{part}.txt" for part in ("seen", "unseen")))
+    everything = corpus.load(ROOT / "data" / name / "corpus.json", classes) + corpus.templates(classes)
+    distinct = list(dict.fromkeys(everything.sentences))
+    all_tokens = clip.tokenize(distinct, job.sizes["context"])
+    trees = sum(len(tree.tokens) for tree in grow(all_tokens.numpy(), TREE))
+    progress(f"{name}: {len(distinct)} sentences, {int((all_tokens != 0).sum())} tokens, {trees} in trees")
+    share = all_tokens[torch.from_numpy(np.lexsort(all_tokens.numpy().T[::-1]).copy())]  # neighbours, as in the whole
+    count = 100 if job.tower == "quick" else 3000
+    share, times = share[(len(share) - count) // 2 :][:count], {"rows": [], "trees": []}
+    for _ in range(3):
+        for what, encode in (("rows", encode_row_by_row), ("trees", lambda text, tokens, device: text.encode(tokens))):
+            began = clock(device)
+            encode(text, share, device)
+            times[what].append(clock(device) - began)
+    return min(times["rows"]), min(times["trees"])
+
+
+def compare_precision(job):
+    """Seconds of a step of learning in float32 and in bf16, and the largest relative difference of their losses."""
+    found = {}
+    device = prepare(job)
+    with torch.device("meta"):
+        text = TextEncoder(**job.sizes)
+    text.load_state_dict(random_state(job.sizes, job.seed), assign=True)
+    text = text.to(device).eval().requires_grad_(False)
+    features = F.normalize(torch.randn(job.steps * job.batch, job.sizes["embed_dim"]), dim=1).to(device)
+    for precision in ("float32", "bf16"):
+        found[precision] = take_steps(job, job.classes, text, features, device, precision)
+    times, losses = zip(*found.values(), strict=True)
+    return min(times[0]) / min(times[1]), max(abs(a - b) / abs(a) for a, b in zip(*losses, strict=True))
+
+
+def take_steps(job, classes, text, features, device, precision="float32"):
     learner = PromptLearner(text, classes, job.tokens)
     learner.class_vectors.data = start_vectors(job, classes).to(device)
     optimiser = new_optimiser(learner, MOMENTUM, WEIGHT_DECAY)
     times, losses = [], []
     for t, targets in zip(features.split(job.batch), batches(job, classes)[1].to(device), strict=True):
         began = clock(device)
-        losses.append(step(learner, optimiser, t, targets, PAIR_WEIGHT, RATE))
+        losses.append(step(learner, optimiser, t, targets, PAIR_WEIGHT, RATE, precision))
         times.append(clock(device) - began)
         progress(f"  ours step {len(times)}, {classes} classes: {times[-1]:.3f} s")
     return times, losses
@@ -335,7 +394,18 @@ def main():
             f"  {job.classes:5} classes  {duration(found['seconds']):>10}  {found['newton']} Newton steps, "
             f"certified to {found['gap']:.1e}"
         )
-    print(f"\nratio coco={ratios[0]:.1f} nuswide={ratios[1]:.1f} loss_difference={max(differences):.1e}")
+    encoding = []
+    for name, job in jobs.items():
+        rows, trees = alone(partial(compare_encoding, name=name), job)
+        encoding.append(rows / trees)
+        took = f"row by row {duration(rows)}, as trees {duration(trees)}"
+        print(f"encoding sentences of {name}'s corpus, {took}: {rows / trees:.1f}")
+    faster, deviation = alone(compare_precision, jobs["coco"])
+    print(f"a step of learning in bf16: {faster:.2f} times as fast as in float32; losses differ by at most {deviation:.1e}")
+    print(
+        f"\nratio coco={ratios[0]:.1f} nuswide={ratios[1]:.1f} loss_difference={max(differences):.1e} "
+        f"encode={min(encoding):.1f} bf16_learning={faster:.2f}"
+    )
 
 
 if __name__ == "__main__":

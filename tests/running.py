@@ -7,6 +7,7 @@ import io
 import pytest
 
 from rcnn import cli
+from rcnn.score import one_pass
 
 
 def rcnn(name, *arguments, code=0):
@@ -17,3 +18,12 @@ def rcnn(name, *arguments, code=0):
         cli.run(lambda: module.main([str(a) for a in arguments]))
     assert (ended.value.code or 0) == code, stdout.getvalue() + stderr.getvalue()
     return stdout.getvalue(), stderr.getvalue()
+
+
+def filled(file, *given):
+    """A ScoreFile with the scores of all images, see `one_pass.fill`."""
+    todo = file.todo()
+    file.open(todo)
+    one_pass.fill(file, todo, *given)
+    file.close()
+    return file

@@ -11,6 +11,8 @@ def test_quick_run_compares_equal_losses():
     run = subprocess.run(command, cwd=SCRIPT.parents[1], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     last = run.stdout.splitlines()[-1]
-    found = re.fullmatch(r"ratio coco=\d+\.\d+ nuswide=\d+\.\d+ loss_difference=(\S+)", last)
+    found = re.fullmatch(
+        r"ratio coco=\d+\.\d+ nuswide=\d+\.\d+ loss_difference=(\S+) encode=\d+\.\d bf16_learning=\d+\.\d\d", last
+    )
     assert found, last
     assert float(found[1]) < 1e-4

@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from rcnn.score import decoding, reading
+from rcnn.config import EvaluateConfig
+from rcnn.score import decoding, reading, views
 from rcnn.score.views import batches
 
 ROOT = Path(__file__).parents[1]
@@ -434,3 +435,29 @@ def test_postscript_named_like_a_photograph_is_given_to_no_program(tmp_path, mon
     with pytest.raises(Image.UnidentifiedImageError):
         reading.read_rgb(photo, 16)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are given to processes on Linux")
+def test_processes_of_torchrun_share_the_cores_that_they_may_use(monkeypatch):
+    monkeypatch.undo()
+    for name in ("TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(9)))
+    assert views.available_cores() == 9
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert views.available_cores() == 9  # torchrun did not start this process
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert views.available_cores() == 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
+    assert views.available_cores() == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
+def test_by_default_there_is_a_process_for_every_core_and_never_one_without_a_batch(pictures):
+    default = EvaluateConfig().workers
+    for count, batch_size, expected in ((10, 3, 2), (3, 3, 1), (1000, 3, 2)):
+        assert views.processes(default, count, batch_size) == expected
+    source = iter(batches(pictures, 16, GRIDS, 3, default))
+    next(source)
+    assert len(multiprocessing.active_children()) == 2
+    source.close()

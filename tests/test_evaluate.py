@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import rcnn
+from running import filled, rcnn
 from safetensors.torch import save_file
 from torch.distributed.run import parse_args
 from torch.nn import functional as F
@@ -31,6 +32,7 @@ from rcnn.config import EvaluateConfig
 from rcnn.results import measure, metrics, summary
 from rcnn.results.result import Result
 from rcnn.score import mssa, one_pass, views
+from rcnn.score.processes import Group
 from rcnn.score.score_file import Mean, Plane, ScoreFile
 
 ROOT = Path(__file__).parents[1]
@@ -47,10 +49,10 @@ import os, signal, sys
 from rcnn import cli, evaluate
 from rcnn.score.score_file import ScoreFile
 save = ScoreFile.save
-def note_or_die(file, process, done, broken):
-    if len(done) == 6:
+def note_or_die(file):
+    if len(file.noted.batches) == 6:
         os.kill(os.getpid(), signal.SIGKILL)
-    save(file, process, done, broken)
+    save(file)
 ScoreFile.save = note_or_die
 cli.run(lambda: evaluate.main(sys.argv[1:]))
 """
@@ -160,8 +162,8 @@ def tables(monkeypatch):
     found, delete = {}, ScoreFile.delete
 
     def keep(file):
-        if file.table is not None:
-            found[file.folder] = {plane: np.array(file[plane]) for plane in file.planes}
+        if file.done()[0]:
+            found[file.folder] = {plane: file.plane(plane) for plane in file.planes}
         delete(file)
 
     monkeypatch.setattr(ScoreFile, "delete", keep)
@@ -253,19 +255,18 @@ def random_sets(settings, rows, epochs, classes=7, seed=3):
 def test_every_table_is_what_scoring_its_set_alone_gives(tmp_path, tiny_clip, noise, diagnostics):
     settings = EvaluateConfig(grids=(2,), temperature=0.1, batch_size=2, workers=0, diagnostics=diagnostics)
     sets = random_sets(settings, ["baseline", "mean"], [0])
-    file = ScoreFile(tmp_path, sets, 5, 7, 2, "identity").open()
-    one_pass.fill(file, tiny_clip, noise, sets, settings)
+    file = filled(ScoreFile(tmp_path, sets, 5, 7, 2, "identity"), tiny_clip, noise, sets, settings)
     features = tiny_clip.encode_views(torch.stack([views.views(Image.open(path), 224, (2,)) for path in noise]))
     for name, scorers in (("baseline", ("plain", "mssa")), ("mean", ("plain", "mssa")), ("epoch/0", ("mssa",))):
         for scorer in scorers:
             grids = (2,) if scorer == "mssa" else ()
             expected = mssa.score(features, sets[name].class_embeddings, grids, 0.1)
-            np.testing.assert_allclose(file.total(name, scorer)[:], expected.total.numpy(), rtol=0, atol=2e-6)
+            np.testing.assert_allclose(file.tables(name, scorer)["total"][:], expected.total.numpy(), rtol=0, atol=2e-6)
             for part in sets[name].parts(scorer):
-                found = file[Plane(name, scorer, part)]
+                found = file.plane(Plane(name, scorer, part))
                 np.testing.assert_allclose(found, getattr(expected, part).numpy(), rtol=0, atol=2e-6)
     assert len(file.planes) == (2 * 2 * 2 if diagnostics else 2 * 2) + 1
-    assert len({file[p].tobytes() for p in file.planes}) == len(file.planes)
+    assert len({file.plane(p).tobytes() for p in file.planes}) == len(file.planes)
 
 
 def test_epochs_are_measured_as_the_method_is_and_the_parts_only_on_demand(tmp_path):
@@ -282,10 +283,9 @@ def test_classes_whose_embeddings_coincide_up_to_rounding_tie_exactly(tmp_path, 
     z = F.normalize(torch.randn(5, 64, generator=torch.Generator().manual_seed(4)), dim=1)
     z[3] = F.normalize(z[1] + 1e-7, dim=0)
     sets = scoring.scored_sets(settings, {"baseline": z}, {})
-    file = ScoreFile(tmp_path, sets, 5, 5, 2, "identity").open()
-    one_pass.fill(file, tiny_clip, noise, sets, settings)
+    file = filled(ScoreFile(tmp_path, sets, 5, 5, 2, "identity"), tiny_clip, noise, sets, settings)
     assert one_pass.coinciding(z) == [0, 1, 2, 1, 4]
-    total = file.total("baseline", "plain")[:]
+    total = file.tables("baseline", "plain")["total"]
     assert (total[:, 3] == total[:, 1]).all()
     assert len(np.unique(total[0])) == 4
 
@@ -300,6 +300,13 @@ class Colours:
         return ImageFeatures(F.normalize(x.mean((2, 3)), dim=-1), F.normalize(x.flatten(2, 3), dim=-1))
 
 
+class Together(Group):
+    """One of several processes that begin at once; each finds what the others find."""
+
+    def everyone(self, value):
+        return [value] * self.world
+
+
 class Pass:
     """A pass over `count` small pictures, two at a time, that counts how often each is decoded."""
 
@@ -310,7 +317,7 @@ class Pass:
         self.paths, self.decoded = [folder / f"{i}.png" for i in range(count)], collections.Counter()
         for i, path in enumerate(self.paths):
             Image.new("RGB", (4, 4), (10 * i, 255 - 10 * i, 7 * i)).save(path)
-        self.file = ScoreFile(folder, self.sets, count, 3, BATCH, "identity").open()
+        self.file = ScoreFile(folder / "scores", self.sets, count, 3, BATCH, "identity")
         self.dies_at, load = None, one_pass.batches
 
         def batches(paths, *arguments, **options):
@@ -322,36 +329,28 @@ class Pass:
 
         monkeypatch.setattr(one_pass, "batches", batches)
 
-    def fill(self, rank=0, world=1, dies_at=None):
-        self.dies_at = dies_at
-        with contextlib.nullcontext() if dies_at is None else pytest.raises(KeyboardInterrupt):
-            one_pass.fill(self.file, Colours(), self.paths, self.sets, self.settings, rank, world)
+    def fill(self, world=1, dies_at=None):
+        shares = [self.file.todo(Together(rank, world, rank)) for rank in range(world)]
+        for todo in shares:
+            self.dies_at = dies_at
+            self.file.open(todo)
+            with contextlib.nullcontext() if dies_at is None else pytest.raises(KeyboardInterrupt):
+                one_pass.fill(self.file, todo, Colours(), self.paths, self.sets, self.settings)
+        return shares
 
     def is_whole(self, but=()):
+        self.file.close()
         read = [i for i in range(len(self.paths)) if i not in but]
         pixels = torch.stack([views.views(Image.open(self.paths[i]), 4) for i in read])
         expected = mssa.score(Colours().encode_views(pixels), torch.eye(3), (), 0.1).total
-        return np.allclose(self.file.table[0, read], expected.numpy(), rtol=0, atol=1e-6)
+        return np.allclose(self.file.tables("baseline", "plain")["total"][read], expected.numpy(), rtol=0, atol=1e-6)
 
 
-SHARES = pytest.mark.parametrize(("count", "world"), [(12, 2), (13, 2), (10, 2), (9, 3), (3, 3)])
-
-
-@SHARES
-def test_processes_that_start_together_score_every_image_once(monkeypatch, tmp_path, count, world):
+@pytest.mark.parametrize(("count", "world"), [(12, 2), (13, 2), (10, 2), (9, 3), (3, 3)])
+def test_processes_score_every_image_once(monkeypatch, tmp_path, count, world):
     whole_pass = Pass(tmp_path, monkeypatch, count)
-    monkeypatch.setattr(ScoreFile, "done", lambda file: ({}, {}))  # what each of them finds
-    for rank in range(world):
-        whole_pass.fill(rank, world)
-    assert whole_pass.decoded == dict.fromkeys(range(count), 1)
-    assert whole_pass.is_whole()
-
-
-@SHARES
-def test_processes_that_start_late_score_every_image_once_too(monkeypatch, tmp_path, count, world):
-    whole_pass = Pass(tmp_path, monkeypatch, count)
-    for rank in range(world):  # each finds the notes of those before
-        whole_pass.fill(rank, world)
+    shares = whole_pass.fill(world)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert whole_pass.decoded == dict.fromkeys(range(count), 1)
     assert whole_pass.is_whole()
 
@@ -363,6 +362,19 @@ def test_a_pass_that_is_interrupted_again_and_again_scores_every_image_once(monk
     batches, broken = whole_pass.file.done()
     assert (set(batches), broken) == (set(range(7)), {})
     assert whole_pass.decoded == dict.fromkeys(range(13), 1)
+    assert whole_pass.is_whole()
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 2)])
+def test_another_number_of_processes_shares_what_an_interrupted_pass_has_left(monkeypatch, tmp_path, before, after):
+    whole_pass = Pass(tmp_path, monkeypatch, 25)
+    whole_pass.fill(before, dies_at=2)
+    done = len(whole_pass.file.done()[0])
+    assert done == 2 * before
+    shares = whole_pass.fill(after)
+    assert sum(map(len, shares)) == 13 - done
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert whole_pass.decoded == dict.fromkeys(range(25), 1)
     assert whole_pass.is_whole()
 
 
@@ -408,12 +420,13 @@ def unreadable(paths):
 
 def test_an_evaluation_that_was_killed_goes_on_where_it_was_to_the_identical_result(run, folder, uninterrupted):
     python("-c", KILLED_AFTER_FIVE_NOTES, run, "evaluate.save_every=0", code=-signal.SIGKILL)
-    (note,) = (run / "scores").glob("*/done.*.json")
+    (note,) = (run / "scores").glob("*/*.json")
     assert list(json.loads(note.read_text())["batches"]) == ["0", "1", "2", "3", "4"]
     assert not (run / "result.json").exists()
-    scores = np.memmap(note.parent / "scores.f32", np.float32, "r+").reshape(-1, PICTURES, 84)
-    assert scores[:, : 6 * BATCH].all()
-    scores[:, 5 * BATCH :] = np.nan  # a batch that was not noted may be half written
+    scores = np.memmap(note.with_suffix(".scores"), np.float32, "r+")
+    scores = scores[: scores.size // PICTURES * PICTURES].reshape(PICTURES, -1)
+    assert scores[: 6 * BATCH].all()
+    scores[5 * BATCH :] = np.nan  # a batch that was not noted may be half written
     scores.flush()
     done = sorted((folder / "images").iterdir())[: 5 * BATCH]
     with unreadable(done):
@@ -426,9 +439,9 @@ def test_a_disk_that_fills_meanwhile_is_one_line_and_the_same_command_goes_on(mo
     write, written = os.write, []
 
     def full(file, data):
-        if len(data) == 4 * 84 * BATCH:  # scores of a batch
+        if len(data) > 4 * 84 * BATCH:  # scores of a batch
             written.append(len(data))
-        if len(written) == 40:
+        if len(written) == 4:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(file, data)
 
@@ -438,14 +451,14 @@ def test_a_disk_that_fills_meanwhile_is_one_line_and_the_same_command_goes_on(mo
     (line,) = (line for line in stderr.splitlines() if line.startswith("error: "))
     assert line.startswith(f"error: [Errno 28] No space left on device; the same command goes on: '{run}/scores/")
     assert "Traceback" not in stderr
-    assert list((run / "scores").glob("*/done.*.json"))
+    assert list((run / "scores").glob("*/*.json"))
     rcnn("evaluate", run)
     assert numbers(run) == uninterrupted
 
 
 def test_scores_that_were_damaged_after_a_kill_are_made_again(run, uninterrupted):
     python("-c", KILLED_AFTER_FIVE_NOTES, run, "evaluate.save_every=0", code=-signal.SIGKILL)
-    (path,) = (run / "scores").glob("*/scores.f32")
+    (path,) = (run / "scores").glob("*/*.scores")
     with open(path, "r+b") as file:
         file.seek(4 * 84 * BATCH)  # in the second batch
         file.write(b"damage")
@@ -473,6 +486,50 @@ def test_two_processes_share_the_images_and_find_what_one_finds(run, uninterrupt
     ]
     assert stdout.count("result file:") == 1
     assert not (run / "scores").exists()
+
+
+def test_two_machines_without_a_common_folder_find_what_one_process_finds(learned, folder, uninterrupted, tmp_path):
+    runs = [shutil.copytree(learned, tmp_path / f"machine{i}" / "run") for i in range(2)]
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    started = [
+        subprocess.Popen(
+            [
+                sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={i}", "--nproc-per-node=1",
+                "--master-addr=localhost", f"--master-port={port}", "-m", "rcnn.evaluate", run, f"cache={run.parent}/cache",
+            ],
+            cwd=ROOT, env=ENVIRONMENT | {"GLOO_SOCKET_IFNAME": "lo"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        for i, run in enumerate(runs)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=120)[0].decode() for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    result = numbers(runs[0])
+    result["config"]["cache"] = uninterrupted["config"]["cache"]
+    assert result == uninterrupted
+    assert not (runs[1] / "result.json").exists()
+    assert not any((run / "scores").exists() for run in runs)
+
+
+def test_two_processes_that_were_killed_are_continued_by_one(run, uninterrupted, tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED_AFTER_FIVE_NOTES)
+    two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", script)
+    python(*two, run, "evaluate.save_every=0", code=1)
+    notes = [json.loads(path.read_text())["batches"] for path in (run / "scores").glob("*/*.json")]
+    assert len(notes) == 2
+    assert 6 <= sum(map(len, notes)) < 13
+    python("-m", "rcnn.evaluate", run)
+    assert numbers(run) == uninterrupted
+
+
+def test_machines_with_other_images_are_refused(monkeypatch, run):
+    monkeypatch.setattr(Group, "everyone", lambda group, value: [value, "another"] if isinstance(value, str) else [value])
+    _, stderr = rcnn("evaluate", run, code=2)
+    assert stderr.endswith(
+        "error: the machines differ in their copies of the run, in the images that they find, or in the labels\n"
+    )
 
 
 def test_torchrun_understands_the_command_that_the_help_tells():
@@ -575,7 +632,7 @@ def test_a_result_of_other_code_is_shown_with_the_names_of_the_changed_files(run
 def test_what_a_killed_evaluation_did_in_other_batches_is_not_taken_over(monkeypatch, run, measured):
     with interrupted_after_its_first_note(monkeypatch):
         rcnn("evaluate", run, "evaluate.save_every=0", code=130)
-    assert list(run.glob("scores/*/done.*.json"))
+    assert list(run.glob("scores/*/*.json"))
     rcnn("evaluate", run, f"evaluate.batch_size={BATCH + 3}")
     assert values(read(run)) == pytest.approx(values(read(measured[0])), rel=1e-6)
 
@@ -877,3 +934,26 @@ def test_runs_that_one_pass_cannot_measure_are_refused_with_what_differs(of_two_
     assert stderr == "error: a run is named twice\n"
     rcnn("evaluate", *runs, "evaluate.temperature=0.5", "evaluate.epochs=false")
     assert read(runs[0]).config["evaluate"]["temperature"] == 0.5
+
+
+@pytest.mark.parametrize("unknown", ["always", "with_negatives"])
+def test_where_labels_are_unknown_few_scores_are_kept_and_the_metrics_are_those_of_all(monkeypatch, run, tables, unknown):
+    read_images, before = evaluate.read_images, []
+
+    def partly_known(*arguments):
+        images = read_images(*arguments)
+        hidden = torch.rand(images.labels.shape, generator=torch.Generator().manual_seed(0)) < 0.8
+        return dataclasses.replace(images, labels=images.labels.masked_fill(hidden & (images.labels == -1), 0))
+
+    monkeypatch.setattr(evaluate, "read_images", partly_known)
+    for keep in ("false", "true"):
+        rcnn("evaluate", run, f"evaluate.keep_scores={keep}", "evaluate.tagclip=true", f"evaluate.unknown={unknown}")
+        found = numbers(run)
+        del found["config"]["evaluate"]["keep_scores"]
+        before.append(found)
+    assert before[0] == before[1]
+    assert before[0]["classes"]["gzsl"]["positive_or_unknown"] > 0
+    few, of_tags, *_ = tables.values()
+    assert {isinstance(table, np.ndarray) for table in of_tags.values()} == {False}
+    whole = {(plane.name, plane.scorer) for plane, table in few.items() if isinstance(table, np.ndarray)}
+    assert whole == {("baseline", "mssa"), ("cnr_pbl", "mssa")}  # of which standardised scores are measured

@@ -74,10 +74,10 @@ def test_learning_that_begins_later_goes_the_same_way(towers):
 
 def test_a_step_in_bfloat16_is_near_the_one_in_float32(towers):
     losses, vectors = [], []
-    for amp in (False, True):
+    for precision in ("float32", "bf16"):
         learner, sentences = learner_and_sentences(towers[1])
         optimiser = optimise.new_optimiser(learner, 0.9, 5e-4)
-        losses.append(optimise.step(learner, optimiser, sentences.features, sentences.targets, 0.2, 1e-2, amp))
+        losses.append(optimise.step(learner, optimiser, sentences.features, sentences.targets, 0.2, 1e-2, precision))
         vectors.append(learner.class_vectors.detach())
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
     assert losses[0] != losses[1]

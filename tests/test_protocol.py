@@ -13,7 +13,7 @@ from made_up import made_up
 from sklearn.metrics import average_precision_score
 
 from rcnn.config import EvaluateConfig
-from rcnn.results import measure, metrics, table
+from rcnn.results import measure, measuring, metrics, table
 from rcnn.results.result import STANDARDISED, TaskClasses
 from rcnn.score import standardised
 from rcnn.score.score_file import Mean
@@ -38,8 +38,9 @@ def tasks(draw):
 
 
 def of_measure(task, top_k=(), weights=None, **settings):
-    labels, used = torch.from_numpy(task.labels), torch.from_numpy(task.used)
-    return measure.measure(task.scores, labels, task.first, used, top_k, weights, EvaluateConfig(**settings))
+    labels, used, settings = torch.from_numpy(task.labels), torch.from_numpy(task.used), EvaluateConfig(**settings)
+    as_absent = measure.positive_or_unknown(labels, task.first, used) if settings.unknown == "with_negatives" else None
+    return measure.measure(task.scores, labels, task.first, used, top_k, weights, settings, as_absent)
 
 
 def class_ap(scores, labels, unknown, without):
@@ -130,7 +131,8 @@ def test_resampled_average_precision_is_that_of_the_plain_formula(shares, digits
     task = SimpleNamespace(scores=scores, labels=labels, used=np.full(300, True), first=0)
     found = of_measure(task, weights=weights, unknown=unknown)
     y = torch.from_numpy(labels)
-    y = y if unknown == "always" else metrics.unknown_as_in_the_authors_code(y)
+    if unknown == "with_negatives":
+        y = torch.where((y == 0) & ~(y == -1).any(0), -1, y)
     expected = 100 * direct(torch.from_numpy(scores), y, weights.double()).mean(1)
     torch.testing.assert_close(found.resampled["mAP"], expected, rtol=1e-6, atol=0)
 
@@ -197,15 +199,11 @@ def test_standardised_rows_are_compared_with_the_class_name_on_the_same_resample
     tables = {("baseline", "mssa"): scored.given, ("mine", "mssa"): -scored.scores}
     settings = EvaluateConfig(top_k=[3], bootstrap=20)
     labels = torch.from_numpy(scored.labels)
-    found = measure.measure_all(
-        dict.fromkeys(("zsl", "gzsl"), tables),
-        labels,
-        dict.fromkeys(("zsl", "gzsl"), used),
-        classes,
-        settings,
-        0,
-        [("mine", "mssa")],
-    )
+    of = [
+        measuring.Unit(row, lambda owner, table=table: {"total": table}, list(classes.tasks), row == ("mine", "mssa"))
+        for row, table in tables.items()
+    ]
+    found = measuring.measure_all(of, labels, dict.fromkeys(classes.tasks, used), classes, settings, 0).rows
     key = ("mine" + STANDARDISED, "mssa")
     for task, first in classes.tasks.items():
         assert list(found[task]) == [*tables, key]

@@ -425,7 +425,8 @@ def test_seeds_of_two_data_sets_are_averaged_each_for_itself():
 def another(key, value):
     """A valid value of an option, other than this one."""
     others = {
-        "train.method": "closed_form", "evaluate.precision": "bf16", "device": "cuda", "dataset.expected_images": {},
+        "train.method": "closed_form", "train.precision": "bf16", "evaluate.precision": "bf16", "device": "cuda",
+        "dataset.expected_images": {},
         "evaluate.unknown": "with_negatives", "evaluate.classes_without_positives": "excluded",
         "evaluate.tagclip_background": ["sky"], "evaluate.last_blocks": ["vv"],
     }  # fmt: skip

@@ -12,7 +12,7 @@ from rcnn import config, rows
 from rcnn.datasets import DATASETS
 from rcnn.datasets.images import ImageSet
 from rcnn.files import sealed, write_json
-from rcnn.results import summary, table
+from rcnn.results import measuring, summary, table
 from rcnn.results.result import VERSION, Metric, Number, Result
 from rcnn.text.classes import ClassList
 
@@ -162,25 +162,6 @@ def test_the_terminal_shows_rows_from_elsewhere_under_their_key_and_every_doubt(
     assert [line for line in lines if "NOT" in line] == [f"NOT COMPARABLE with the paper: {d}." for d in ("first", "second")]
 
 
-class Scores:
-    """A finished file of made-up scores; the images `broken` could not be read."""
-
-    batches = range(1)
-
-    def __init__(self, num_classes, broken=()):
-        self.table = torch.rand(IMAGES, num_classes, generator=torch.Generator().manual_seed(0)).numpy()
-        self.broken = dict.fromkeys(broken, "cut")
-
-    def totals(self, names):
-        return {(name, "plain"): self.table for name in names}
-
-    def has_parts(self, name, scorer):
-        return False
-
-    def done(self):
-        return {0: {7}}, self.broken
-
-
 def measured(
     kind="coco", *overrides, of=None, broken=(), missing=0, counts=(), unverified="", unknown=lambda labels: None, **positives
 ):
@@ -207,7 +188,15 @@ def measured(
     paths = [Path(f"{i}.jpg") for i in range(IMAGES)]
     images = ImageSet(paths, labels, missing=("gone.jpg",) * missing, counts=dict(counts), unverified=unverified)
     embeddings = {rows.BASELINE: torch.eye(len(of))}
-    found = summary.summarise(settings, metadata, of, images, embeddings, {}, Scores(len(of), broken))
+    scores = torch.rand(IMAGES, len(of), generator=torch.Generator().manual_seed(0)).numpy()
+    good = torch.ones(IMAGES, dtype=torch.bool)
+    good[list(broken)] = False
+    used = measuring.images_in_use(labels, of, good, settings.dataset.keep_unlabelled)
+    standardised = settings.evaluate.standardised
+    as_absent = measuring.unknown_as_absent(labels, of, settings.evaluate, settings.dataset.keep_unlabelled)
+    units = [measuring.Unit(("baseline", "plain"), lambda owner: {"total": scores}, list(of.tasks), standardised)]
+    found = measuring.measure_all(units, labels, used, of, settings.evaluate, settings.seed, as_absent=as_absent)
+    found = summary.summarise(settings, metadata, of, images, embeddings, found, used, len(broken))
     result = Result(**found, made_from="a" * 64, sources={}, seconds={})
     assert result.comparable == (not result.doubts)
     return result

@@ -35,10 +35,10 @@ import os, signal, sys
 from rcnn import cli, evaluate
 from rcnn.score.score_file import ScoreFile
 save = ScoreFile.save
-def note_or_die(file, process, done, broken):
-    if len(done) == 2 and "tagclip_scores" in str(file.folder):
+def note_or_die(file):
+    if len(file.noted.batches) == 2 and "tagclip_scores" in str(file.folder):
         os.kill(os.getpid(), signal.SIGKILL)
-    save(file, process, done, broken)
+    save(file)
 ScoreFile.save = note_or_die
 cli.run(lambda: evaluate.main(sys.argv[1:]))
 """
@@ -59,13 +59,15 @@ def texts(tiny_clip):
     return tagclip_pass.encode(tiny_clip, CLASSES, ("sky", "road"), None)
 
 
-def scored(folder, model, paths, texts, workers=0, world=1):
-    """{plane: (B, C) scores}, and what could not be read, of a pass by `world` processes one after the other."""
+def scored(folder, model, paths, texts, workers=0, shares=((0, 1, 2),)):
+    """{plane: (B, C) scores}, and what could not be read, of a pass by several processes, one after the other."""
     settings = SETTINGS.model_copy(update={"workers": workers})
-    file = ScoreFile(folder, tagclip_pass.sets(texts, rows.TAGCLIP, CLASSES.tasks), len(paths), len(CLASSES), 2, "same").open()
-    for rank in range(world):
-        tagclip_pass.fill(file, model, paths, texts, CLASSES.tasks, settings, rank, world)
-    return {plane.name: np.array(file[plane]) for plane in file.planes}, file.done()[1]
+    file = ScoreFile(folder, tagclip_pass.sets(texts, rows.TAGCLIP, CLASSES.tasks), len(paths), len(CLASSES), 2, "same")
+    for todo in shares:
+        file.open(todo)
+        tagclip_pass.fill(file, todo, model, paths, texts, CLASSES.tasks, settings)
+    broken = file.close()
+    return {plane.name: file.plane(plane) for plane in file.planes}, broken
 
 
 def test_names_of_the_background_that_are_classes_do_not_compete(texts):
@@ -95,7 +97,7 @@ def test_every_image_is_scored_at_its_own_size_and_by_the_classes_of_the_task(tm
 def test_other_processes_decode_and_share_to_the_same_scores_and_a_bad_image_is_named(tmp_path, tiny_clip, photos, texts):
     photos[3].write_bytes(b"no picture")
     alone, broken = scored(tmp_path / "one", tiny_clip, photos, texts)
-    shared, also_broken = scored(tmp_path / "two", tiny_clip, photos, texts, workers=2, world=2)
+    shared, also_broken = scored(tmp_path / "two", tiny_clip, photos, texts, workers=2, shares=((0, 2), (1,)))
     assert list(broken) == [3]
     assert broken == also_broken
     for plane, table in alone.items():
@@ -166,7 +168,7 @@ def test_a_pass_of_tagclip_that_was_killed_goes_on_to_the_identical_result(run, 
     (tmp_path / "killed.py").write_text(KILLED_IN_THE_SECOND_PASS)
     python(tmp_path / "killed.py", run, TAGCLIP, code=-signal.SIGKILL)
     assert not (run / "result.json").exists()
-    assert len(list((run / "tagclip_scores").glob("*/done.*"))) == 1
+    assert len(list((run / "tagclip_scores").glob("*/*.json"))) == 1
     python("-m", "rcnn.evaluate", run, TAGCLIP)
     assert numbers(run) == numbers(measured[0])
     assert Result.load(run).seconds["tagclip_images"] == 4

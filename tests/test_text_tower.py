@@ -1,11 +1,15 @@
 """The text tower and the prompt learner, against the 77-token computation of the equations and against open_clip."""
 
+import numpy as np
 import plain_clip
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from rcnn import clip
+from rcnn.clip.text_tower import grow
 from rcnn.learn.prompt_learner import PromptLearner
 
 HEADS = 2
@@ -44,10 +48,35 @@ def test_encode_gives_each_row_its_own_feature_whatever_the_grouping(towers, cap
     close(towers[1].encode(tokens, budget=budget), alone, 1e-6)
 
 
-def test_encode_computes_at_least_one_row_a_group_and_every_row_once(towers, captions):
-    groups = []
-    towers[1].encode(clip.tokenize(captions), budget=30, progress=lambda rows: groups.extend(rows) or rows)
-    assert sorted(row for group in groups for row in group) == list(range(len(captions)))
+@st.composite
+def token_rows(draw):
+    """Rows of a start token, some of three tokens, and the end-of-text token, padded with zeros."""
+    middles = draw(st.lists(st.lists(st.integers(1, 3), max_size=6).map(tuple), min_size=1, max_size=40))
+    rows = np.zeros((len(middles), 8), np.int64)
+    for row, middle in zip(rows, middles, strict=True):
+        row[: len(middle) + 2] = [8, *middle, 9]
+    return rows
+
+
+@given(rows=token_rows(), most=st.integers(1, 60))
+def test_trees_hold_every_row_once_and_no_token_twice_below_the_same_ones(rows, most):
+    trees = grow(rows, most)
+    assert sorted(row for tree in trees for row in tree.rows) == list(range(len(rows)))
+    for tree in trees:
+        assert len(tree.tokens) <= most or len(tree.rows) == 1
+        seen = [[k for k in range(j + 1) if j < tree.ends[k]] for j in range(len(tree.tokens))]  # by each token
+        paths = [tuple(tree.tokens[k] for k in above) for above in seen]
+        assert [len(path) - 1 for path in paths] == tree.depths.tolist()
+        assert len(set(paths)) == len(paths)
+        for row, last in zip(tree.rows, tree.lasts, strict=True):
+            assert paths[last] == tuple(rows[row][: rows[row].argmax() + 1])
+
+
+def test_sentences_that_begin_alike_are_computed_once_as_far_as_they_are_alike(captions):
+    tokens = clip.tokenize(captions).numpy()
+    (tree,) = grow(tokens, 10**6)
+    beginnings = {tuple(row[: i + 1]) for row in tokens for i in range(row.argmax() + 1)}
+    assert len(tree.tokens) == len(beginnings) < (tokens != 0).sum()
 
 
 def test_a_sentence_that_fills_all_77_tokens_is_encoded(state, towers):

@@ -32,15 +32,15 @@ def step(
     targets: torch.Tensor,
     weight: float,
     rate: float,
-    amp: bool = False,
+    precision: str = "float32",
 ) -> float:
     """One step down the gradient of `total_loss` on the sentences of one batch; returns the loss before the step.
 
-    `text_features` (b, D), `targets` (b,) the class of each, `weight` λ; `amp` computes the tower in bfloat16 (CUDA).
+    `text_features` (b, D), `targets` (b,) the class of each, `weight` λ; `precision` bf16 computes the tower in bfloat16.
     """
     for group in optimiser.param_groups:
         group["lr"] = rate
-    with torch.autocast(text_features.device.type, torch.bfloat16, enabled=amp):
+    with torch.autocast(text_features.device.type, torch.bfloat16, enabled=precision == "bf16"):
         z = learner()
     loss = total_loss(z, text_features, targets, weight)
     optimiser.zero_grad()
@@ -76,7 +76,7 @@ def learn(
         trace = []
         for rows in batches(len(targets), settings.batch_size, seed, epoch):
             rows = rows.to(device)
-            trace.append(step(learner, optimiser, t[rows], targets[rows], weight, rates[epoch], settings.amp))
+            trace.append(step(learner, optimiser, t[rows], targets[rows], weight, rates[epoch], settings.precision))
             if not math.isfinite(trace[-1]):
                 raise _diverged(f"in step {len(trace)} of epoch {epoch} the loss is {trace[-1]}")
         if not learner.class_vectors.isfinite().all():

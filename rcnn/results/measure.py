@@ -1,22 +1,21 @@
 """Metrics of all rows, with intervals and paired differences, from tables of scores that need not fit into memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from rcnn.config import EvaluateConfig
-from rcnn.progress import progress
 from rcnn.results import metrics
-from rcnn.results.result import STANDARDISED, Metric, Number, TaskClasses
-from rcnn.score.score_file import Mean
+from rcnn.results.result import Metric, Number, TaskClasses
+from rcnn.score.score_file import Known, Mean, SparseScores
 from rcnn.score.standardised import Standardised
-from rcnn.text.classes import ClassList
 
 COLUMNS, IMAGES = 64, 1024  # classes, images whose scores are in memory at a time
 
-ByImage = np.ndarray | Mean | Standardised  # (B, C) scores, which are sliced and not changed
+# (B, C) scores, which are sliced and not changed, or those of them that metrics need
+ByImage = np.ndarray | Mean | Standardised | SparseScores
 
 DEFAULTS = EvaluateConfig()
 
@@ -43,6 +42,13 @@ def count_classes(labels: torch.Tensor, first: int, used: torch.Tensor) -> TaskC
     )
 
 
+def positive_or_unknown(labels: torch.Tensor, first: int, used: torch.Tensor) -> torch.Tensor:
+    """(C,) bool, the classes from the column `first` with a positive and no absent label among the images `used`, (B,) bool."""
+    parts = [part[mask] for part, mask in zip(labels.split(IMAGES), used.split(IMAGES), strict=True)]
+    positive, absent = (torch.stack([(part == value).any(0) for part in parts]).any(0) for value in (1, -1))
+    return positive & ~absent & (torch.arange(labels.shape[1]) >= first)
+
+
 def _blocks(labels, first, used):
     """(slice, (B', up to COLUMNS) labels of the images in use) of the classes from `first`."""
     for start in range(first, labels.shape[1], COLUMNS):
@@ -67,6 +73,7 @@ def measure(
     top_k: Sequence[int] = (),
     weights: torch.Tensor | None = None,
     settings: EvaluateConfig = DEFAULTS,
+    as_absent: torch.Tensor | None = None,
 ) -> Measured:
     """Metrics in bounded memory: classes and images are taken a part at a time.
 
@@ -79,62 +86,90 @@ def measure(
         used: (B,) bool, the images of the task.
         top_k: k of precision, recall, F1; those above the number of classes are left out.
         weights: (R, B') bootstrap weights of the images in use, or None; fastest as `image_weights` makes them.
-        settings: of these `unknown` and `classes_without_positives`.
+        settings: of these `classes_without_positives`.
+        as_absent: (C,) bool, classes whose unknown labels count as absent in average precision; None for none.
     """
+    if as_absent is None:
+        as_absent = torch.zeros(labels.shape[1], dtype=torch.bool)
     precision, resampled_precision, meant = [], [], []
     weights = None if weights is None else weights.float()
-    for columns, y in _blocks(labels, first, used):
-        s = torch.from_numpy(np.ascontiguousarray(by_image[:, columns]))[used]
-        meant.append((y == 1).any(0) if settings.classes_without_positives == "excluded" else (y != 0).any(0))
-        if settings.unknown == "with_negatives":
-            y = metrics.unknown_as_in_the_authors_code(y)
-        ranked = metrics.rankings(s, y)
+    for ranked, in_mean in _ranked(by_image, labels, first, used, settings, as_absent):
+        meant.append(in_mean)
         precision.append(metrics.ranked_precision(ranked))
         if weights is not None:
             resampled_precision.append(metrics.ranked_precision(ranked, weights))
     class_ap, meant = torch.cat(precision), torch.cat(meant)
     values = {"mAP": 100 * class_ap[meant].mean().item()}
     resampled = {} if weights is None else {"mAP": 100 * torch.cat(resampled_precision, 1)[:, meant].mean(1).double()}
-    counted = {k: [] for k in top_k if k <= labels.shape[1] - first}
-    for start in range(0, len(labels) if counted else 0, IMAGES):
-        part = slice(start, start + IMAGES)
-        s, y = torch.from_numpy(by_image[part, first:])[used[part]], labels[part, first:][used[part]]
-        for k, parts in counted.items():
-            parts.append(metrics.top_k_hits(s, y, k))
+    counted = _counted(by_image, labels, first, used, [k for k in top_k if k <= labels.shape[1] - first])
     decided = {}
-    for k, parts in counted.items():
-        hits, positives, tied = (torch.cat(p) for p in zip(*parts, strict=True))
+    for k, (hits, shown, tied) in counted.items():
         decided[k] = int(tied.sum())
         names = [f"{letter}@{k}" for letter in ("P", "R", "F1")]
-        values |= zip(names, (100 * metrics.precision_recall_f1(hits, positives, k)).tolist(), strict=True)
+        values |= zip(names, (100 * metrics.precision_recall_f1(hits, shown, k)).tolist(), strict=True)
         if weights is not None:
-            resampled |= zip(names, (100 * metrics.precision_recall_f1(hits, positives, k, weights)).T, strict=True)
+            resampled |= zip(names, (100 * metrics.precision_recall_f1(hits, shown, k, weights)).T, strict=True)
     return Measured(values, resampled, class_ap.where(meant, torch.nan), decided)
 
 
-def measure_all(
-    tables: dict[str, dict[tuple[str, str], ByImage]],
-    labels: torch.Tensor,
-    used: dict[str, torch.Tensor],
-    classes: ClassList,
-    settings: EvaluateConfig,
-    seed: int,
-    standardised: Sequence[tuple[str, str]] = (),
-) -> dict[str, dict[tuple[str, str], Measured]]:
-    """{task: {(row, scorer): Measured}} of all `tables`, {task: {(row, scorer): (B, C) scores}}; see `measure`.
+def _ranked(by_image, labels, first, used, settings, as_absent):
+    """(Rankings, (c,) bool whether they are in the mean) of the classes from `first`, a part of them at a time."""
+    least = 1 if settings.classes_without_positives == "excluded" else -1
+    if isinstance(by_image, SparseScores):
+        yield _ranked_at_known_labels(by_image, labels, first, used, least, as_absent)
+        return
+    for columns, y in _blocks(labels, first, used):
+        s = torch.from_numpy(np.ascontiguousarray(by_image[:, columns]))[used]
+        in_mean = ((y != 0) & (y >= least)).any(0)
+        yield metrics.rankings(s, y.where((y != 0) | ~as_absent[columns], -1)), in_mean
 
-    `used` is {task: (B,) bool}. Images are resampled the same for all rows. The tables in `standardised` are measured in this
-    form as well, under their row's key followed by STANDARDISED.
-    """
-    out = {}
-    for task, first in classes.tasks.items():
-        weights = image_weights(int(used[task].sum()), settings.bootstrap, [seed, first])
-        also = {(row + STANDARDISED, scorer): (row, scorer) for row, scorer in standardised}
-        out[task] = {}
-        for row in progress([*tables[task], *also], f"metrics {task}", unit="row"):
-            by_image = Standardised(tables[task][also[row]], first, used[task].numpy()) if row in also else tables[task][row]
-            out[task][row] = measure(by_image, labels, first, used[task], settings.top_k, weights, settings)
-    return out
+
+def _ranked_at_known_labels(scores, labels, first, used, least, as_absent):
+    known, ranked, in_mean = scores.known, [], []
+    number = used.cumsum(0) - 1  # of an image among those in use
+    for column in range(first, labels.shape[1]):
+        places = known.by_class[column] if column < len(known.by_class) else np.zeros(0, np.int64)
+        images = torch.from_numpy(known.images[places])
+        y = labels[images, column]
+        in_mean.append(bool((used[images] & (y != 0) & (y >= least)).any()))
+        if as_absent[column]:
+            y = y.where(y != 0, -1)
+        wanted = used[images] & (y != 0)
+        s = torch.from_numpy(scores.values[places])[wanted]
+        ranked.append(metrics.ranking(s, y[wanted], number[images[wanted]]))
+    return ranked, torch.tensor(in_mean)
+
+
+def _counted(by_image, labels, first, used, top_k):
+    """{k: (hits, positives, whether ties decide)} of the images in use, see `metrics.top_k_hits`."""
+    if isinstance(by_image, SparseScores):
+        counts = torch.from_numpy(by_image.counts)[used]
+        shown, places = positives(labels, first)[used].double(), by_image.known.places
+        return {k: (counts[:, (place := places[first, k])], shown, counts[:, place + 1].bool()) for k in top_k}
+    parts = {k: [] for k in top_k}
+    for start in range(0, len(labels) if top_k else 0, IMAGES):
+        part = slice(start, start + IMAGES)
+        s, y = torch.from_numpy(by_image[part, first:])[used[part]], labels[part, first:][used[part]]
+        for k in top_k:
+            parts[k].append(metrics.top_k_hits(s, y, k))
+    return {k: tuple(torch.cat(p) for p in zip(*found, strict=True)) for k, found in parts.items()}
+
+
+def known_labels(
+    labels: torch.Tensor, tasks: Mapping[str, int], top_k: Sequence[int], as_absent: Mapping[str, torch.Tensor]
+) -> Known:
+    """What is to be kept of scores so that `measure` finds everything for the tasks, {name: first column}."""
+    pairs = [(first, k) for first in tasks.values() for k in top_k if k <= labels.shape[1] - first]
+
+    def count(scores: torch.Tensor, images: range) -> torch.Tensor:
+        out = []
+        for first, k in pairs:
+            hits, _, tied = metrics.top_k_hits(scores[:, first:], labels[images.start : images.stop, first:], k)
+            out += [hits, tied.double()]
+        return torch.stack(out, 1) if out else scores.new_zeros(len(images), 0).double()
+
+    whole = torch.stack([*as_absent.values(), torch.zeros(labels.shape[1], dtype=torch.bool)]).any(0)
+    return Known(labels, whole, count, {pair: 2 * i for i, pair in enumerate(pairs)}, 2 * len(pairs))
 
 
 def image_weights(images: int, resamples: int, seed: Sequence[int]) -> torch.Tensor | None:
@@ -179,24 +214,6 @@ def with_interval(value: float, samples: torch.Tensor | None) -> Number:
     shifted = samples - samples.mean() + value
     low, high = torch.quantile(shifted, samples.new_tensor([0.025, 0.975])).tolist()
     return Number(value=value, interval=(low, high))
-
-
-def curve(
-    tables: dict[int, ByImage],
-    labels: torch.Tensor,
-    used: dict[str, torch.Tensor],
-    classes: ClassList,
-    settings: EvaluateConfig,
-) -> list[dict]:
-    """Metrics of every epoch: [{"epoch", task: {metric: value}}], from {epoch: (B, C) scores}."""
-    return [
-        {"epoch": epoch}
-        | {
-            task: measure(by_image, labels, first, used[task], settings.top_k, settings=settings).values
-            for task, first in classes.tasks.items()
-        }
-        for epoch, by_image in progress(tables.items(), "metrics of the epochs", unit="epoch")
-    ]
 
 
 def best_on_test(epochs: list[dict], top_k: Sequence[int]) -> dict[str, dict]:

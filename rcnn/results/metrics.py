@@ -44,11 +44,15 @@ def rankings(scores: torch.Tensor, labels: torch.Tensor) -> list[Ranking]:
     out = []
     for s, y in zip(scores.T.contiguous(), labels.T.contiguous(), strict=True):
         known = y.nonzero()[:, 0]  # in a sparse data set few of the images
-        below, order = (-s[known]).sort()
-        order = known[order]
-        positive = (y[order] == 1).nonzero()[:, 0]
-        out.append(Ranking(order, positive, torch.searchsorted(below, below[positive], right=True) - 1))
+        out.append(ranking(s[known], y[known], known))
     return out
+
+
+def ranking(scores: torch.Tensor, labels: torch.Tensor, images: torch.Tensor) -> Ranking:
+    """The Ranking of a class, from its (n,) scores and labels, 1 or -1, at the images where its label is known."""
+    below, order = (-scores).sort()
+    positive = (labels[order] == 1).nonzero()[:, 0]
+    return Ranking(images[order], positive, torch.searchsorted(below, below[positive], right=True) - 1)
 
 
 def ranked_precision(ranked: list[Ranking], weights: torch.Tensor | None = None) -> torch.Tensor:
@@ -73,11 +77,6 @@ def ranked_precision(ranked: list[Ranking], weights: torch.Tensor | None = None)
         columns.append((own * found / ahead.clamp(min=1e-12)).sum(0) / own.sum(0).clamp(min=1e-12))
     out = torch.stack(columns, 1)
     return out[0].float() if weights is None else out
-
-
-def unknown_as_in_the_authors_code(labels: torch.Tensor) -> torch.Tensor:
-    """(B, C) labels for average precision: in a class without an absent label the unknown ones become absent."""
-    return torch.where((labels == 0) & ~(labels == -1).any(0), -1, labels)
 
 
 def top_k_hits(scores: torch.Tensor, labels: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -25,26 +25,27 @@ AHEAD = 2  # batches that a process is given before the first of them is asked f
 SECONDS = 10  # of CPU for one image, after which its process is killed
 KILLED = f"the process that decoded it was killed: it took more than {SECONDS} s, or the memory ran short"
 
-Decode = Callable[[int], np.ndarray]  # index of an image -> its views; any exception if it cannot be read
+Decode = Callable[[int], np.ndarray]  # index of an image -> its pixels; any exception if it cannot be read
 
 
 class ViewBatch(NamedTuple):
-    """The views of the images of one batch that could be read, and why the others could not."""
+    """The pixels of the images of one batch that could be read, and why the others could not."""
 
     indices: list[int]  # of the B images that could be read
-    pixels: torch.Tensor | None  # (B, V, S, S, 3) uint8; None when B = 0
+    pixels: torch.Tensor | None  # (B, …) uint8, of views (B, V, S, S, 3); None when B = 0
     broken: dict[int, str]  # index -> why
 
 
 @dataclass
 class Batches(Iterable[ViewBatch]):
-    """The views of `count` images, in order."""
+    """The pixels of `count` images, in order."""
 
     decode: Decode
     count: int
-    shape: tuple[int, int, int, int]  # of the views of an image, (V, S, S, 3)
+    shape: tuple[int, ...]  # of what `decode` returns
     batch_size: int
     workers: int = 0  # processes; 0 decodes in this one
+    pinned: bool = False  # pixels come in memory from which they can be copied to a GPU while this process goes on
 
     def __len__(self) -> int:
         return math.ceil(self.count / self.batch_size)
@@ -54,8 +55,12 @@ class Batches(Iterable[ViewBatch]):
         return self._elsewhere(tasks) if self.workers else map(self._here, tasks)
 
     def _here(self, indices: Sequence[int]) -> ViewBatch:
-        pixels = np.empty((len(indices), *self.shape), np.uint8)
-        return _batch(pixels, *_fill(pixels, self.decode, indices))
+        pixels = self.empty(len(indices))
+        return _batch(pixels, *_fill(pixels.numpy(), self.decode, indices))
+
+    def empty(self, count: int) -> torch.Tensor:
+        """Memory for the pixels of as many images."""
+        return torch.empty((count, *self.shape), dtype=torch.uint8, pin_memory=self.pinned)
 
     def _elsewhere(self, tasks: Sequence[Sequence[int]]) -> Iterator[ViewBatch]:
         ahead = AHEAD * self.workers
@@ -83,7 +88,7 @@ class _Worker:
     """A process that decodes images into memory that it shares with this one."""
 
     def __init__(self, batches: Batches, most: int):
-        self.decode, shape = batches.decode, (AHEAD, most, *batches.shape)
+        self.batches, shape = batches, (AHEAD, most, *batches.shape)
         self.room = np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
         self.tasks, self.given = deque(), 0  # (place in the room, indices) of those that have no result yet
         self._start()
@@ -99,7 +104,8 @@ class _Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("fork")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(self.connection, theirs, self.room, self.decode), daemon=True)
+        given = self.connection, theirs, self.room, self.batches.decode
+        self.process = context.Process(target=_work, args=given, daemon=True)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for this process, which ends the others
         try:
             self.process.start()
@@ -131,7 +137,8 @@ class _Worker:
             read, broken = self.connection.recv()
         except (EOFError, OSError):
             return None
-        return _batch(self.room[place, : len(read)].copy(), read, broken)
+        pixels = self.batches.empty(len(read)).copy_(torch.from_numpy(self.room[place, : len(read)]))
+        return _batch(pixels, read, broken)
 
 
 def _work(theirs: Connection, connection: Connection, room: np.ndarray, decode: Decode) -> None:
@@ -162,8 +169,8 @@ def _fill(room: np.ndarray, decode: Decode, indices: Sequence[int]) -> tuple[lis
     return read, broken
 
 
-def _batch(pixels: np.ndarray, read: list[int], broken: dict[int, str]) -> ViewBatch:
-    return ViewBatch(read, torch.from_numpy(pixels[: len(read)]) if read else None, broken)
+def _batch(pixels: torch.Tensor, read: list[int], broken: dict[int, str]) -> ViewBatch:
+    return ViewBatch(read, pixels[: len(read)] if read else None, broken)
 
 
 def _joined(parts: Sequence[ViewBatch]) -> ViewBatch:

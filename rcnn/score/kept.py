@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +49,7 @@ def holds(folder: Path, made_from: str) -> bool:
     return False
 
 
-def write(folder: Path, tables: list[Table], labels: torch.Tensor, made_from: str, facts: Mapping[str, Any]) -> None:
+def write(folder: Path, tables: Iterable[Table], labels: torch.Tensor, made_from: str, facts: Mapping[str, Any]) -> None:
     """Write the folder, whole or not at all; what it held before is replaced.
 
     Args:

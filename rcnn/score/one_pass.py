@@ -5,7 +5,6 @@ The tower is frozen and the images never change, so one pass serves all rows of 
 
 import contextlib
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from rcnn.score.views import batches
 class Clock:
     """Where the time of a pass went, in seconds."""
 
-    waiting: float = 0.0  # for images to be decoded
+    waiting: float = 0.0  # for images to be decoded, and on a CPU to be cut into views
     encoding: float = 0.0  # in the image tower
     scoring: float = 0.0  # class embeddings against features
     images: int = 0
@@ -36,16 +35,15 @@ class Clock:
 @torch.inference_mode()
 def fill(
     file: ScoreFile,
+    todo: list[int],
     model: Clip,
     paths: list[Path],
     sets: dict[str, ScoredSet],
     settings: EvaluateConfig,
-    rank: int = 0,
-    world: int = 1,
 ) -> Clock:
-    """Score this process's share of the images, `rank` of `world`, by the sets of an open file.
+    """Score the images of the batches `todo` by the sets of a file, which was opened for them.
 
-    Batches that are done in the file are left alone. They are the same whatever the number of processes, so results are, too.
+    Batches are the same whatever the number of processes, so results are, too.
     """
     distinct = {name: _distinct(s.class_embeddings, model.device) for name, s in sets.items()}
     last_blocks = dict.fromkeys(last_block(scorer) for s in sets.values() for scorer in s.scorers)
@@ -58,26 +56,24 @@ def fill(
             else:
                 features = model.encode_views_by(pixels, last_blocks)
         with adding_to(clock, "scoring"):
-            yield from _score(sets, distinct, features)
+            yield from _score(file, sets, distinct, features)
 
-    return over(file, paths, lambda wanted: batches(wanted, *cut, max_pixels=settings.max_pixels), score, settings, rank, world)
+    def load(wanted: list[Path]) -> Iterable[ViewBatch]:
+        return batches(wanted, *cut, max_pixels=settings.max_pixels, device=model.device)
+
+    return over(file, todo, paths, load, score, settings)
 
 
 def over(
     file: ScoreFile,
+    todo: list[int],
     paths: list[Path],
     load: Callable[[list[Path]], Iterable[ViewBatch]],
     score: Callable[[torch.Tensor, Clock], Iterable[np.ndarray]],
     settings: EvaluateConfig,
-    rank: int,
-    world: int,
 ) -> Clock:
     """What `fill` does, with any `load` of images and any `score`: pixels of b images -> (b, C) for every plane, in order."""
-    noted, _ = file.done()
-    # whatever the others have done meanwhile, every batch is of one process alone; damaged scores are no scores
-    todo = [b for b in file.batches[rank::world] if b not in noted or not file.holds(b, noted[b])]
-    process = f"{rank}-of-{world}-{uuid.uuid4().hex[:8]}"  # another run, another file: nothing noted is ever lost
-    done, broken, clock, saved = {}, {}, Clock(), time.monotonic()
+    clock, saved = Clock(), time.monotonic()
     wanted = [paths[i] for b in todo for i in file.images(b)]
     source = iter(load(wanted))
     with progress(title="evaluate", total=len(wanted), unit="image") as bar:
@@ -85,19 +81,19 @@ def over(
             images = file.images(b)
             with adding_to(clock, "waiting"):
                 batch = next(source)
-            broken |= {images[i % file.batch_size]: why for i, why in batch.broken.items()}
+            broken = {images[i % file.batch_size]: why for i, why in batch.broken.items()}
             scores = np.zeros((len(file.planes), len(images), file.shape[2]), np.float32)
             if batch.indices:
                 read = [i % file.batch_size for i in batch.indices]
                 for plane, values in zip(scores, score(batch.pixels, clock), strict=True):
                     plane[read] = values
-            done[b] = file.put(b, scores)
+            file.put(b, scores, broken)
             clock.images += len(images)
             bar.update(len(images))
             if time.monotonic() - saved > settings.save_every:
-                file.save(process, done, broken)
+                file.save()
                 saved = time.monotonic()
-    file.save(process, done, broken)
+    file.save()
     return clock
 
 
@@ -117,13 +113,13 @@ def _distinct(class_embeddings, device):
     return class_embeddings[kept].to(device), numbers
 
 
-def _score(sets, distinct, features):
+def _score(file, sets, distinct, features):
     """(b, C) scores of the images with {last block: features}, one table after the other in the order of `ScoreFile.planes`."""
     for name, scored in sets.items():
         class_embeddings, numbers = distinct[name]
         for scorer, score in scored.scorers.items():
             scores = score(features[last_block(scorer)], class_embeddings)
-            for part in scored.parts(scorer):
+            for part in file.parts(name, scorer):
                 values = getattr(scores, part)[:, numbers].cpu().numpy()
                 if not np.isfinite(values).all():
                     raise ValueError("the scores are not finite numbers; use evaluate.precision=float32")

@@ -1,8 +1,11 @@
-"""Scores of all images for any number of sets of class embeddings, in one file, with what is done of it.
+"""Scores of all images for any number of sets of class embeddings, in files, with what is done of them.
 
-Memory stays bounded whatever the number of images and classes, and a pass that was killed is continued. All blocks of the file
-are taken from the disk before the first score, and scores are written, not stored through a memory map: a disk that another
-program fills is an error with a name, where a map would end the process by a signal.
+Every process has a file of its own, one record for each batch of images, so processes may be on several machines. Memory stays
+bounded whatever the number of images and classes, and a pass that was killed is continued, by as many processes as there are
+then. All blocks of a file are taken from the disk before the first score.
+
+Where most labels are unknown, few scores are ever looked at: those at known labels, and what top-k metrics count is counted at
+once. All others are not kept, unless something asks for the whole table.
 """
 
 import contextlib
@@ -10,11 +13,14 @@ import copy
 import errno
 import os
 import shutil
+import tempfile
 import time
+import uuid
 import weakref
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +31,12 @@ from pydantic import BaseModel
 from rcnn.clip.image_tower import ImageFeatures
 from rcnn.files import DAY, digest, open_regular, read_json, sealed, unseal, write_json
 from rcnn.score.mssa import Scores
+from rcnn.score.processes import Group
 
 PARTS = ("global_part", "local_part")  # of Scores
+IMAGES = 4096  # whose labels are looked at at a time
+ALONE = Group()
+IN_MEMORY = 1 << 30  # bytes of a table; a larger one is a memory map of a temporary file
 
 
 @dataclass(frozen=True)
@@ -60,171 +70,380 @@ class Mean(NamedTuple):
         return (self.one[index] + self.other[index]) / 2
 
 
+class Known:
+    """Which scores are kept, image by image: of known labels among (B, C) in {1, -1, 0}, and of all images for some classes.
+
+    Attributes:
+        columns: (n,) the classes whose scores are kept.
+        starts: (B + 1,) where each image's begin.
+        count: of (b, C) float32 scores of images, a range, (b, K) float64 counts.
+        places: of what is counted for a task from a column, and k: where it is among the counts.
+        counts: K.
+    """
+
+    def __init__(
+        self,
+        labels: torch.Tensor,
+        whole: torch.Tensor,
+        count: Callable[[torch.Tensor, range], torch.Tensor],
+        places: Mapping[tuple[int, int], int],
+        counts: int,
+    ) -> None:
+        """`whole`: (C,) bool, the classes of which all scores are kept."""
+        self.count, self.places, self.counts = count, places, counts
+        wanted = [((part != 0) | whole).nonzero().T for part in labels.split(IMAGES)]
+        of_images = [rows.bincount(minlength=IMAGES) for rows, _ in wanted]
+        self.columns = torch.cat([columns.int() for _, columns in wanted]).numpy()
+        self.starts = np.concatenate([[0], torch.cat(of_images)[: len(labels)].cumsum(0).numpy()])
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """(n,) the images of the kept scores."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+    @cached_property
+    def by_class(self) -> list[np.ndarray]:
+        """For every class up to the last that has any, the places of its scores among all that are kept, images increasing."""
+        order = np.argsort(self.columns, kind="stable")
+        return np.split(order, np.searchsorted(self.columns[order], np.arange(1, self.columns.max(initial=0) + 1)))
+
+
+class SparseScores(NamedTuple):
+    """Scores at the known labels, and what was counted of all others."""
+
+    known: Known
+    values: np.ndarray  # (n,) float32
+    counts: np.ndarray  # (B, K) float64
+
+
 class _Note(BaseModel):
     """What one process has done."""
 
-    batches: dict[int, int]  # batch -> checksum of its scores
+    batches: dict[int, tuple[int, int]]  # batch -> place of its record in the file, and checksum
     broken: dict[int, str]  # image -> why it cannot be read
 
 
+class _Record(NamedTuple):
+    path: Path
+    place: int
+    checksum: int
+
+
 class ScoreFile:
-    """Scores of all images in a file, with what is done and which images could not be read.
+    """Scores of all images, with what is done and which images could not be read.
 
     An unfinished pass of the same identity in the folder is continued; `identity`: JSON-able values that scores depend on, the
     batch size aside.
     """
 
     def __init__(
-        self, folder: Path, sets: dict[str, ScoredSet], num_images: int, num_classes: int, batch_size: int, identity: Any
+        self,
+        folder: Path,
+        sets: dict[str, ScoredSet],
+        num_images: int,
+        num_classes: int,
+        batch_size: int,
+        identity: Any,
+        known: Known | None = None,
+        whole: Collection[tuple[str, str]] = (),
     ) -> None:
-        kept = ((name, scorer, s.parts(scorer)) for name, s in sets.items() for scorer in s.scorers)
-        self.planes = [Plane(name, scorer, part) for name, scorer, parts in kept for part in parts]
+        """`known`: keep what it says alone, but for the (set, scorer) in `whole`."""
+        self.known = known
+        self.planes = []
+        for key, parts in (((name, scorer), s.parts(scorer)) for name, s in sets.items() for scorer in s.scorers):
+            if parts == PARTS and known is not None and key not in whole:
+                parts = ("total", *PARTS)  # whose total is counted at once
+            self.planes += [Plane(*key, part) for part in parts]
+        self._index = {plane: i for i, plane in enumerate(self.planes)}
+        self._whole = [known is None or plane[:2] in whole for plane in self.planes]
+        # how many of the planes before each are whole, how many are not, and how many of these have counts
+        kinds = [(w, not w, not w and plane.part == "total") for plane, w in zip(self.planes, self._whole, strict=True)]
+        self._kinds = np.concatenate([np.zeros((1, 3), np.int64), np.array(kinds, np.int64).reshape(-1, 3).cumsum(0)])
         self.shape = (len(self.planes), num_images, num_classes)
         self.batch_size = batch_size
         self.batches = range(-(-num_images // batch_size))
-        self.folder = Path(folder) / digest([identity, self.planes, self.shape, batch_size])[:16]
-        self.table: np.ndarray | None = None  # while it is open; to be read
-        self._index = {plane: i for i, plane in enumerate(self.planes)}
+        self.folder = Path(folder) / digest([identity, self.planes, self._whole, self.shape, batch_size])[:16]
+        self._held: dict[int, list[_Record]] = {}  # the records of this machine that are good
+        self._holders: dict[int, int] = {}  # batch -> rank of the process that measures with its record
+        self._file: int | None = None
 
     @property
     def bytes(self) -> int:
-        """Size of the score file."""
-        return 4 * int(np.prod(self.shape, dtype=np.int64))
-
-    def open(self) -> "ScoreFile":
-        """Open the file, or make it, unless it is open; OSError or ValueError if the disk has no room for it."""
-        if self.table is not None:
-            return self
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._remove_abandoned()
-        path = self.folder / "scores.f32"
-        there = path.stat().st_size if path.is_file() else 0
-        if there != self.bytes:
-            free = shutil.disk_usage(self.folder).free + there
-            if free < self.bytes:
-                raise ValueError(
-                    f"the scores need {self.bytes / 1e9:.1f} GB in {self.folder}, {free / 1e9:.1f} GB are free; fewer sets of "
-                    "class embeddings need less (evaluate.epochs=false, evaluate.diagnostics=false)"
-                )
-            for note in self.folder.glob("done.*.json"):  # of a file that is gone
-                note.unlink()
-            _make(path, self.bytes)
-        self._file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-        self._close = weakref.finalize(self, os.close, self._file)
-        _lock(self._file)
-        self.table = np.memmap(path, np.float32, "r+", shape=self.shape)  # writable, as torch wants it; nothing is written
-        return self
-
-    def __getitem__(self, plane: Plane) -> np.ndarray:
-        """(B, C) float32 memory map, to be read."""
-        return self.table[self._index[plane]]
-
-    def total(self, name: str, scorer: str) -> np.ndarray | Mean:
-        """The (B, C) scores that count, float32; to be sliced."""
-        if (plane := Plane(name, scorer, "total")) in self._index:
-            return self[plane]
-        return Mean(self[Plane(name, scorer, "global_part")], self[Plane(name, scorer, "local_part")])
-
-    def totals(self, names: Iterable[str]) -> dict[tuple[str, str], np.ndarray | Mean]:
-        """{(set, scorer): scores that count} of these sets, by all their scorers."""
-        return {(name, p.scorer): self.total(name, p.scorer) for name in names for p in self._index if p.name == name}
-
-    def has_parts(self, name: str, scorer: str) -> bool:
-        """Whether both parts of the scores are kept."""
-        return Plane(name, scorer, PARTS[0]) in self._index
-
-    def renamed(self, names: Mapping[str, str]) -> "ScoreFile":
-        """This open file, to be read, with the sets that `names` has, {a set's other name: its name here}."""
-        other = copy.copy(self)
-        other._index = {
-            p._replace(name=new): i for new, name in names.items() for p, i in self._index.items() if p.name == name
-        }
-        return other
+        """Size of all scores."""
+        return sum(map(self._size, self.batches))
 
     def images(self, batch: int) -> range:
         """Numbers of the images of a batch."""
         start = batch * self.batch_size
         return range(start, min(start + self.batch_size, self.shape[1]))
 
-    def put(self, batch: int, scores: np.ndarray) -> int:
-        """Write the scores of a batch, (planes, images, C) float32; returns their checksum, for `save`."""
-        first, (_, images, classes) = batch * self.batch_size, self.shape
-        for plane, block in enumerate(scores):
-            os.lseek(self._file, 4 * (plane * images + first) * classes, os.SEEK_SET)
-            rest = memoryview(np.ascontiguousarray(block)).cast("B")
-            try:
-                while rest:
-                    rest = rest[os.write(self._file, rest) :]
-            except OSError as error:  # which says neither where, nor how to go on
-                raise OSError(error.errno, f"{error.strerror}; the same command goes on", str(self.folder)) from None
-        return zlib.crc32(np.ascontiguousarray(scores))
+    def parts(self, name: str, scorer: str) -> tuple[str, ...]:
+        """The fields of Scores that are kept of a set."""
+        return tuple(plane.part for plane in self._index if plane[:2] == (name, scorer))
 
-    def holds(self, batch: int, checksums: set[int]) -> bool:
-        """Whether the scores of a batch are those of one of the checksums."""
-        rows = self.images(batch)
-        return zlib.crc32(np.ascontiguousarray(self.table[:, rows.start : rows.stop])) in checksums
+    def scorers(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """(set, scorer) of these sets and all their scorers."""
+        return [key for name in names for key in dict.fromkeys(plane[:2] for plane in self._index) if key[0] == name]
 
-    def lost(self) -> list[int]:
-        """Batches that are not, or not any more, as a process wrote them."""
-        if os.fstat(self._file).st_size != self.bytes:  # reading what was cut off would end the process by a signal
-            return list(self.batches)
-        noted, _ = self.done()
-        return [batch for batch in self.batches if batch not in noted or not self.holds(batch, noted[batch])]
+    def renamed(self, names: Mapping[str, str]) -> "ScoreFile":
+        """This file, to be read, with the sets that `names` has, {a set's other name: its name here}."""
+        other, index = copy.copy(self), self._index.items()
+        other._index = {p._replace(name=new): i for new, name in names.items() for p, i in index if p.name == name}
+        return other
 
-    def done(self) -> tuple[dict[int, set[int]], dict[int, str]]:
-        """({batch that is done: its checksums}, {image: why it cannot be read}), of all processes so far."""
-        batches_done, broken = {}, {}
-        for path in self._notes():
-            with contextlib.suppress(ValueError, OSError):  # a damaged note is none
-                note = _Note.model_validate(unseal(path, read_json(path)))
-                for batch in note.batches.keys() & set(self.batches):
-                    batches_done.setdefault(batch, set()).add(note.batches[batch])
-                broken |= {i: why for i, why in note.broken.items() if i in range(self.shape[1])}
-        return batches_done, broken
+    # writing
 
-    def save(self, process: str, batches_done: dict[int, int], broken: dict[int, str]) -> None:
-        """Remember what `process` (a name) has done, {batch: checksum}; the scores are on the disk before."""
+    def todo(self, group: Group = ALONE) -> list[int]:
+        """The batches that this process is to score: its share of those that no process has a good record of."""
+        self._verify()
+        there = set().union(*group.everyone(set(self._held)))
+        return [batch for batch in self.batches if batch not in there][group.rank :: group.world]
+
+    def open(self, batches: list[int]) -> None:
+        """Make the file of this process for some batches; OSError or ValueError if the disk has no room for it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_abandoned()
+        for path in self._files():
+            self._shorten(path)
+        size, free = sum(map(self._size, batches)), shutil.disk_usage(self.folder).free
+        if free < size:
+            raise ValueError(
+                f"the scores need {size / 1e9:.1f} GB in {self.folder}, {free / 1e9:.1f} GB are free; fewer sets of "
+                "class embeddings need less (evaluate.epochs=false, evaluate.diagnostics=false)"
+            )
+        self._path = self.folder / f"{uuid.uuid4().hex[:12]}.scores"  # another run, another file: nothing done is ever lost
+        _make(self._path, size)
+        self._file = os.open(self._path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        self._close = weakref.finalize(self, os.close, self._file)
+        _lock(self._file)
+        self._written = 0
+        self.noted = _Note(batches={}, broken={})
+
+    def put(self, batch: int, scores: np.ndarray, broken: Mapping[int, str]) -> None:
+        """Write the scores of a batch, (planes, images, C) float32; `save` notes it.
+
+        `broken`: why images of the batch cannot be read.
+        """
+        record = self._record(batch, scores)
+        rest = memoryview(record).cast("B")
+        os.lseek(self._file, self._written, os.SEEK_SET)
+        try:
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        except OSError as error:  # which says neither where, nor how to go on
+            raise OSError(error.errno, f"{error.strerror}; the same command goes on", str(self.folder)) from None
+        self.noted.batches[batch] = self._written, zlib.crc32(record)
+        self.noted.broken.update(broken)
+        self._written += len(record)
+
+    def save(self) -> None:
+        """Remember what this process has done; the scores are on the disk before."""
         os.fsync(self._file)
-        write_json(
-            self.folder / f"done.{process}.json", sealed(_Note(batches=batches_done, broken=broken).model_dump(mode="json"))
-        )
+        write_json(self._path.with_suffix(".json"), sealed(self.noted.model_dump(mode="json")))
 
     def forget(self, batches: set[int]) -> None:
         """Have these scored again by the next pass."""
-        done, _ = self.done()
-        for path in self._notes():
-            path.unlink()
-        self.save("kept", {b: min(checksums) for b, checksums in done.items() if b not in batches}, {})
+        for path in self._files():
+            if note := _read_note(path):
+                kept = {batch: record for batch, record in note.batches.items() if batch not in batches}
+                broken = {i: why for i, why in note.broken.items() if i // self.batch_size not in batches}
+                write_json(path.with_suffix(".json"), sealed(_Note(batches=kept, broken=broken).model_dump(mode="json")))
 
     def delete(self) -> None:
         """Free the disk."""
-        if self.table is not None:
-            self.table = None
+        if self._file is not None:
             self._close()
+            self._file = None
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()
 
-    def _notes(self) -> list[Path]:
-        return sorted(self.folder.glob("done.*.json"))
+    # reading
+
+    def done(self) -> tuple[dict[int, list[_Record]], dict[int, str]]:
+        """({batch that is done: its records}, {image: why it cannot be read}), of all processes of this machine so far."""
+        records, broken = {}, {}
+        for path in self._files():
+            if note := _read_note(path):
+                for batch, (place, checksum) in note.batches.items():
+                    if batch in self.batches:
+                        records.setdefault(batch, []).append(_Record(path, place, checksum))
+                broken |= {i: why for i, why in note.broken.items() if i in range(self.shape[1])}
+        return records, broken
+
+    def close(self, group: Group = ALONE) -> dict[int, str]:
+        """End the pass: settle which process measures with which records; returns what no process could read.
+
+        ValueError if a batch has no good record any more.
+        """
+        self._verify()
+        held, self._holders = group.everyone(set(self._held)), {}
+        for rank, batches in enumerate(held):
+            self._holders |= {batch: rank for batch in batches if batch not in self._holders}
+        if missing := len(self.batches) - len(self._holders):
+            raise ValueError(
+                f"{missing} of {len(self.batches)} batches of scores in {self.folder} are not there, or not as they were "
+                "written; run the same command again"
+            )
+        broken = {}
+        for one in group.everyone(self.done()[1]):
+            broken |= one
+        return broken
+
+    def tables(
+        self, name: str, scorer: str, owner: int = 0, group: Group = ALONE
+    ) -> dict[str, np.ndarray | Mean | SparseScores] | None:
+        """{"total": the scores that count, and each part that is kept} of a set, at the process `owner`.
+
+        All processes must ask for it; the others get None.
+        """
+        found = {part: self.plane(Plane(name, scorer, part), owner, group) for part in self.parts(name, scorer)}
+        if group.rank != owner:
+            return None
+        return found if "total" in found else {"total": Mean(*(found[part] for part in PARTS)), **found}
+
+    def plane(self, plane: Plane, owner: int = 0, group: Group = ALONE) -> np.ndarray | SparseScores | None:
+        """One plane, as `tables`: (B, C) float32 or SparseScores."""
+        index = self._index[plane]
+        if group.rank != owner:
+            own = [b for b, rank in self._holders.items() if rank == group.rank]
+            group.send(np.concatenate([np.zeros(0, np.uint8), *(self._read(b, index) for b in own)]), owner)
+            return None
+        out = self._empty(index)
+        for rank in range(group.world):
+            batches = [b for b, holder in self._holders.items() if holder == rank]
+            sizes = [self._extent(b, index)[1] for b in batches]
+            received = None if rank == owner else group.receive(sum(sizes), rank)
+            for b, size in zip(batches, sizes, strict=True):
+                if received is None:
+                    data = self._read(b, index)
+                else:
+                    data, received = received[:size], received[size:]
+                self._place(out, b, index, data)
+        return out
+
+    def _empty(self, index):
+        _, images, classes = self.shape
+        if not self._whole[index]:
+            return SparseScores(
+                self.known, np.empty(len(self.known.columns), np.float32), np.empty((images, self.known.counts))
+            )
+        if 4 * images * classes <= IN_MEMORY:
+            return np.empty((images, classes), np.float32)
+        return np.memmap(tempfile.TemporaryFile(dir=self.folder), np.float32, "w+", shape=(images, classes))
+
+    def _place(self, out, batch, index, data):
+        """Put the bytes of a plane of a batch where they belong in the table."""
+        images = self.images(batch)
+        if self._whole[index]:
+            out[images.start : images.stop] = data.view(np.float32).reshape(len(images), -1)
+            return
+        first, last = self.known.starts[[images.start, images.stop]]
+        split = 4 * (last - first)
+        out.values[first:last] = data[:split].view(np.float32)
+        if len(counts := data[split:]):
+            out.counts[images.start : images.stop] = counts.view(np.float64).reshape(len(images), -1)
+
+    # records
+
+    def _record(self, batch, scores):
+        """All that is kept of the scores of a batch, as bytes, plane by plane."""
+        images, out = self.images(batch), []
+        for plane, is_whole, values in zip(self.planes, self._whole, scores, strict=True):
+            if is_whole:
+                out.append(np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint8))
+                continue
+            first, last = self.known.starts[[images.start, images.stop]]
+            rows = np.repeat(np.arange(len(images)), np.diff(self.known.starts[images.start : images.stop + 1]))
+            out.append(np.ascontiguousarray(values[rows, self.known.columns[first:last]], np.float32).view(np.uint8))
+            if plane.part == "total":
+                counts = self.known.count(torch.from_numpy(values), images).numpy()
+                out.append(np.ascontiguousarray(counts, np.float64).reshape(-1).view(np.uint8))
+        return np.concatenate(out)
+
+    def _extent(self, batch, index):
+        """(place in its record, size) of a plane of a batch, in bytes."""
+        images = self.images(batch)
+        sizes = [4 * len(images) * self.shape[2], 0, 0]
+        if self.known is not None:
+            sizes[1] = 4 * int(self.known.starts[images.stop] - self.known.starts[images.start])
+            sizes[2] = 8 * len(images) * self.known.counts
+        place, end = (int(self._kinds[i] @ sizes) for i in (index, index + 1))
+        return place, end - place
+
+    def _size(self, batch):
+        return sum(self._extent(batch, len(self.planes) - 1))
+
+    def _read(self, batch, index=None):
+        """(n,) uint8 of a plane of a batch, or of its whole record."""
+        record = self._held[batch][0]
+        place, size = self._extent(batch, index) if index is not None else (0, self._size(batch))
+        data = _read(record.path, record.place + place, size)
+        if data is None:
+            raise ValueError(f"{record.path} is shorter than it was; something else changed it; run the same command again")
+        return data
+
+    def _verify(self):
+        """Find the good records of this machine."""
+        records, _ = self.done()
+        self._held = {}
+        for batch, of_batch in records.items():
+            for record in of_batch:
+                data = _read(record.path, record.place, self._size(batch))
+                if data is not None and zlib.crc32(data) == record.checksum:
+                    self._held.setdefault(batch, []).append(record)
+
+    # files
+
+    def _files(self):
+        return sorted(self.folder.glob("*.scores"))
+
+    def _shorten(self, path):
+        """Free the disk of what a process that ended early had taken and not written."""
+        with contextlib.suppress(OSError):
+            if _is_free(path):
+                note = _read_note(path)
+                ends = [place + self._size(b) for b, (place, _) in note.batches.items() if b in self.batches] if note else []
+                if path.stat().st_size > max(ends, default=0):
+                    os.truncate(path, max(ends, default=0))
 
     def _remove_abandoned(self) -> None:
         """Free the disk of scores of other settings that are older than a day and of no living process."""
-        for path in self.folder.parent.glob("*/scores.f32"):
+        for folder in self.folder.parent.iterdir():
             with contextlib.suppress(OSError):
-                found = path.stat()
-                if path.parent == self.folder or time.time() - found.st_mtime < DAY or not _is_free(path):
+                files = list(folder.glob("*.scores"))
+                found = [path.stat() for path in files]
+                newest = max((stat.st_mtime for stat in found), default=time.time())
+                if folder == self.folder or time.time() - newest < DAY or not all(map(_is_free, files)):
                     continue
-                shutil.rmtree(path.parent)
-                print(f"removed unfinished scores of other settings, {found.st_size / 1e9:.2f} GB: {path.parent}")
+                shutil.rmtree(folder)
+                size = sum(stat.st_size for stat in found)
+                print(f"removed unfinished scores of other settings, {size / 1e9:.2f} GB: {folder}")
+
+
+def _read_note(path: Path) -> _Note | None:
+    """What is noted of a file; a damaged note is none."""
+    note = path.with_suffix(".json")
+    with contextlib.suppress(ValueError, OSError):
+        return _Note.model_validate(unseal(note, read_json(note)))
+    return None
+
+
+def _read(path: Path, place: int, size: int) -> np.ndarray | None:
+    """(size,) uint8 of a file; None if there are not so many."""
+    out = np.empty(size, np.uint8)
+    with contextlib.suppress(OSError, ValueError), open_regular(path) as file:
+        file.seek(place)
+        if file.readinto(memoryview(out)) == size:
+            return out
+    return None
 
 
 def _make(path: Path, size: int) -> None:
     """A file of `size` bytes with all its blocks reserved, where the file system can."""
-    path.unlink(missing_ok=True)  # whatever it was
     try:
-        with open(path, "wb") as file:
-            if not _reserve(file.fileno(), size):
+        with open(path, "xb") as file:
+            if size and not _reserve(file.fileno(), size):
                 file.truncate(size)
     except OSError as error:
         path.unlink(missing_ok=True)

@@ -52,15 +52,14 @@ def sets(texts: Texts, rows: dict[str, str], tasks: dict[str, int]) -> dict[str,
 @torch.inference_mode()
 def fill(
     file: ScoreFile,
+    todo: list[int],
     model: Clip,
     paths: list[Path],
     texts: Texts,
     tasks: dict[str, int],
     settings: EvaluateConfig,
-    rank: int = 0,
-    world: int = 1,
 ) -> one_pass.Clock:
-    """Score this process's share of the images, one at a time, as `one_pass.fill` does; the image tower in float32.
+    """Score the images of the batches `todo`, one at a time, as `one_pass.fill` does; the image tower in float32.
 
     The softmax of a task runs over the classes that it scores and the background; its other columns stay 0.
     """
@@ -86,7 +85,7 @@ def fill(
             raise ValueError("TagCLIP's scores are not finite numbers; the weights of the image tower may be damaged")
         return scores
 
-    return one_pass.over(file, paths, load, score, settings, rank, world)
+    return one_pass.over(file, todo, paths, load, score, settings)
 
 
 def packed(paths: list[Path], side: int, max_pixels: int) -> tuple[Callable[[int], np.ndarray], int]:
