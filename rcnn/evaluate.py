@@ -2,7 +2,8 @@
 
 One pass over the images serves all rows and all epochs: they differ only in their class embeddings and in the snippets that
 are used. Writes RUN/result.json and prints the table. Interrupted, the same command continues where it was. Several GPUs, or
-processes: `torchrun --nproc-per-node=4 -m rcnn.evaluate RUN`. Several runs that have their CLIP, classes and images in common,
+processes: `torchrun --nproc-per-node=4 -m rcnn.evaluate RUN`, on several machines as well (--nnodes), each with a copy of the
+run and the images. Several runs that have their CLIP, classes and images in common,
 such as one for each seed, are measured in one pass as well: `python -m rcnn.evaluate RUN RUN …` writes a result for each.
 
 Class embeddings of your own are measured beside the others:
