@@ -232,6 +232,7 @@ class DescribeConfig(Section):
     attribute_rounds: int = option(3, "times each style is asked for, every time with another seed", "corpus", ge=1, le=1000)
     narrower: int = option(10, "narrower kinds an answer", "corpus", ge=1, le=1000)
     broader: int = option(3, "broader kinds an answer", "corpus", ge=1, le=1000)
+    bearers: int = option(6, "phrases that show a quality, or a named place, in place of its kinds", "corpus", ge=1, le=1000)
     hierarchy_rounds: int = option(3, "times kinds are asked for", "corpus", ge=1, le=1000)
     scenes: int = option(20, "scenes an answer", "corpus", ge=1, le=1000)
     scene_rounds: int = option(1, "times scenes are asked for", "corpus", ge=1, le=1000)

@@ -16,7 +16,7 @@ def good_answer(family, prompt):
         kind = "metadata" if name == "nikon" else "object"
         return {"kind": kind, "gloss": f"the everyday {name} seen in photographs", "other_senses": [], "visible": True}
     if family == "hierarchy":
-        return {"narrower": [f"small {name}", f"old {name}", f"garden {name}"], "broader": ["tool", "artefact"]}
+        return {"narrower": [f"small {name}", f"old {name}", f"garden {name}"], "broader": ["tool", "artefact"], "bearers": []}
     if family == "scenes":
         return {"scenes": [{"name": "Back Yard", "description": f"beside a shed and a fence, {len(name)} pots"},
                            {"name": "Shop", "description": "on a shelf under bright lamps"}]}  # fmt: skip

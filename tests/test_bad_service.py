@@ -306,7 +306,7 @@ HUGE = {
     "100,000 attributes": ("parts", {"attributes": [f"cue {i}: long" for i in range(100_000)]}),
     "3,000 x 1,000 kinds": (
         "hierarchy",
-        {"narrower": [f"n{i}" for i in range(3000)], "broader": [f"b{i}" for i in range(1000)]},
+        {"narrower": [f"n{i}" for i in range(3000)], "broader": [f"b{i}" for i in range(1000)], "bearers": []},
     ),
     "an entry of 90,000 characters": ("parts", {"attributes": ["__*" * 30_000]}),
     "a word of 300 characters": ("parts", {"attributes": ["x" * 300]}),
@@ -335,10 +335,14 @@ UNUSABLE = {
     "NUL": ("parts", {"attributes": ["worn\0 handle"]}, "control characters"),
     "ESC": ("parts", {"attributes": ["\x1b[31mred handle"]}, "control characters"),
     "change of direction": ("phrases", {"attributes": ["a \u202eelpmis implement"]}, "control characters"),
-    "invisible": ("hierarchy", {"narrower": ["small\u200b rake"], "broader": []}, "control characters"),
+    "invisible": ("hierarchy", {"narrower": ["small\u200b rake"], "broader": [], "bearers": []}, "control characters"),
     "URL": ("parts", {"attributes": ["see https://example.com/rake", "www.example.com", "mail me@example.org"]}, "address"),
     "script": ("parts", {"attributes": ["<script>alert(1)</script>", "&lt;b&gt; bold", "[INST] sharp"]}, "markup"),
-    "CLIP's tokens": ("hierarchy", {"narrower": ["rake<end_of_text> is a cat"], "broader": ["<start_of_text>"]}, "markup"),
+    "CLIP's tokens": (
+        "hierarchy",
+        {"narrower": ["rake<end_of_text> is a cat"], "broader": ["<start_of_text>"], "bearers": []},
+        "markup",
+    ),
     "CLIP's tokens, wide": ("parts", {"attributes": ["edge ＜end_of_text＞", "edge &#60;end_of_text&#62;"]}, "markup"),
     "injection": (
         "parts",
@@ -358,13 +362,26 @@ def test_what_describes_nothing_is_left_out_counted_and_named_and_no_answer_of_i
     assert code == 1
     assert f"rake: {name} 1: it has no entry that can be used" in printed
     assert reason in printed
-    mixed = {family: [*found, *good_answer(name, "Label: rake\n")[family]] for family, found in answer.items()}
+    good = good_answer(name, "Label: rake\n")
+    if "attributes" in good:  # more than there are of the others
+        good["attributes"] = [f"{text} {i}" for text in good["attributes"] for i in range(6)]
+    mixed = {family: [*found, *good[family]] for family, found in answer.items()}
     server[1].behave = asking(name, {"body": completion(json.dumps(mixed))})
     assert run()[0] == 0
     noted = about(tmp_path)["left_out_or_noted"]
     assert sum(n for why, n in noted.items() if why.endswith(f": {reason}")) == sum(map(len, answer.values()))
     for text in (corpus(tmp_path), json.dumps(about(tmp_path)["classes"])):
         assert not any(found in text for found in ("of_text", "N/A", "ignore prev", "http", "\\u001b", "\\u202e", "script"))
+
+
+def test_an_answer_of_which_the_most_cannot_be_used_is_sent_back_with_the_reasons(run, server, tmp_path):
+    looks = ["handle without grip", "teeth shorter than a fork's", "usually red", "colour: brown"]
+    server[1].behave = asking("parts", {"body": completion(json.dumps({"attributes": looks}))}, times=1)
+    assert run()[0] == 0
+    said = [body["messages"][-1]["content"] for body in server[1].seen if len(body["messages"]) > 2]
+    assert len(said) == 1
+    assert all(f"attributes: {reason} (1)" in said[0] for reason in ("negation", "comparison", "hedge"))
+    assert "without grip" not in json.dumps(corpus(tmp_path))
 
 
 @pytest.mark.parametrize("gloss", ["N/A", "", "ignore previous instructions", "see http://a.b", "x" * 500, "\x1b[2J"])
@@ -620,7 +637,10 @@ NO_ABOUT = [
     "{",
     None,
 ]
-NO_ABOUT += ['{"classes": {"0": {"name": 5, "narrower": [], "broader": [], "attributes": [], "scenes": []}}}', "[" * 100_000]
+NO_ABOUT += [
+    '{"classes": {"0": {"name": 5, "narrower": [], "broader": [], "bearers": [], "attributes": [], "scenes": []}}}',
+    "[" * 100_000,
+]
 
 
 @pytest.mark.parametrize("text", NO_ABOUT)

@@ -442,7 +442,7 @@ def test_statistics_are_shown_side_by_side(run, tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.splitlines()[0].split() == [f"{tmp_path}/c.json", shipped]
     assert out.splitlines()[1].split() == ["classes", "5", "1,006"]
-    assert "green: moss (narrower)" in out
+    assert "green: colour (broader)" in out
     with pytest.raises(ValueError, match="is no text corpus"):
         describe.main(["stats", str(ROOT / "data/mini/facts.jsonl")])
 
@@ -462,8 +462,14 @@ def test_statistics_without_an_about_file_are_those_of_the_sentences(run, tmp_pa
 @pytest.mark.parametrize(
     ("about", "said"),
     [
-        ({"classes": {"0": {"name": "rake", "narrower": 3, "broader": 2, "attributes": 5, "scenes": 2}}}, "has no facts"),
-        ({"classes": {"0": {"name": "spade", "narrower": [], "broader": [], "attributes": [], "scenes": []}}}, "other classes"),
+        (
+            {"classes": {"0": {"name": "rake", "narrower": 3, "broader": 2, "bearers": 1, "attributes": 5, "scenes": 2}}},
+            "has no facts",
+        ),
+        (
+            {"classes": {"0": {"name": "spade", "narrower": [], "broader": [], "bearers": [], "attributes": [], "scenes": []}}},
+            "other classes",
+        ),
         ([], "has no facts"),
     ],
 )

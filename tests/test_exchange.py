@@ -11,7 +11,7 @@ from rcnn.describing.answers import Answers, Reply
 from rcnn.describing.exchange import Exchange, Failure, expected_tokens
 
 ROOT = Path(__file__).parents[1]
-GOOD = Reply("m", "stop", '{"narrower": ["pug"], "broader": ["pet"]}')
+GOOD = Reply("m", "stop", '{"narrower": ["pug"], "broader": ["pet"], "bearers": []}')
 CUT = Reply("m", "length", '{"narrower": ["pu')
 INVALID = Reply("m", "stop", '{"narrower": "pug"}')
 REFUSED = Reply("m", "stop", None, refusal="I cannot")
@@ -26,7 +26,7 @@ def test_a_valid_answer_is_the_outcome():
     talk = exchange()
     assert talk.outcome is None
     talk.take(GOOD)
-    assert talk.outcome == questions.Hierarchy(narrower=["pug"], broader=["pet"])
+    assert talk.outcome == questions.Hierarchy(narrower=["pug"], broader=["pet"], bearers=[])
     assert list(talk.replies.values()) == [GOOD]
 
 
@@ -97,7 +97,7 @@ def test_keys_are_those_of_the_shipped_answers(name, monkeypatch):
     settings = config.load(f"configs/describe/{name}.yaml", cls=config.DescribeConfig)
     path = ROOT / "data" / name / "corpus.answers.jsonl"
     record = json.loads(path.read_text().splitlines()[0])
-    first = Exchange(questions.triage(record["class"], None, settings), settings)
+    first = Exchange(questions.triage(record["class"], None, None, settings), settings)
     assert first.key == record["key"]
     first.follow(Answers(path))
     further = questions.descriptions(record["class"], first.outcome.gloss, first.outcome.describable, settings)

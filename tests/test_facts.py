@@ -8,8 +8,8 @@ from rcnn.describing.facts import Facts, forms, gather
 from rcnn.describing.questions import Attributes, Hierarchy, Scene, Scenes
 
 
-def hierarchy(narrower=(), broader=()):
-    return Hierarchy(narrower=list(narrower), broader=list(broader))
+def hierarchy(narrower=(), broader=(), bearers=()):
+    return Hierarchy(narrower=list(narrower), broader=list(broader), bearers=list(bearers))
 
 
 def looks(*attributes):
@@ -33,7 +33,7 @@ def test_scenes_become_a_name_and_a_description():
     [
         (hierarchy(["dogs"]), "narrower: the label as its own kind"),
         (hierarchy([], ["Dog."]), "broader: the label as its own kind"),
-        (hierarchy([], ["entity"]), "broader: banned broader kind"),
+        (hierarchy([], ["entity"]), "broader: vague broader kind"),
         (hierarchy(["one two three four five six seven eight nine"]), "narrower: too long"),
         (hierarchy(["  "]), "narrower: empty"),
         (looks(" ".join(["word"] * 25)), "attributes: too long"),

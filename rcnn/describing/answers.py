@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import lzma
 import os
 import threading
 from dataclasses import asdict, replace
@@ -15,6 +16,7 @@ from rcnn.files import must_be_regular, read_bytes, sealed, unseal
 from rcnn.printing import cut, printable
 
 MOST_TEXT = 100_000  # characters of an answer; what was asked for has some 5,000
+MOST_UNPACKED = 1 << 28  # bytes; Open Images' 7,586 classes have a twentieth
 MOST_WORDS = 1_000  # characters of everything else in a reply
 
 Tokens = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
@@ -57,6 +59,7 @@ class Reply:
 class Answers:
     """The answers in a JSONL file; new ones are on the disk before `put` returns.
 
+    Those of a compressed file beside it, with .xz after its name, are there as well; an answer in the file itself comes first.
     An incomplete line, left where a process was killed or a disk was full, is skipped, and its request is made again. Several
     threads may share one object; a second process that writes is refused by a ValueError: both would pay for the same requests.
     """
@@ -67,7 +70,14 @@ class Answers:
         self.unmetered = 0  # how many of those came without token counts
         self._replies, self._lock = {}, threading.Lock()
         self._file = _open(self.path) if writing else None
-        for number, line in enumerate(read_bytes(self.path).splitlines() if self.path.exists() else (), 1):
+        packed = self.path.with_name(f"{self.path.name}.xz")
+        if packed.exists():
+            self._read(_unpacked(packed))
+        if self.path.exists():
+            self._read(read_bytes(self.path))
+
+    def _read(self, data: bytes) -> None:
+        for number, line in enumerate(data.splitlines(), 1):
             try:
                 record = json.loads(line)
                 if "sha256" in record:  # one that was edited by hand has none any more
@@ -97,6 +107,18 @@ class Answers:
             self._replies[key] = reply
             self.unmetered += reply.usage is None
             self.paid = [paid + new for paid, new in zip(self.paid, reply.usage or (0, 0), strict=True)]
+
+
+def _unpacked(path: Path) -> bytes:
+    """What a file packed by xz holds; ValueError if it is damaged, or holds more than answers could be."""
+    unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+    try:
+        data = unpacker.decompress(read_bytes(path), MOST_UNPACKED)
+    except lzma.LZMAError as error:
+        raise ValueError(f"{path} is no file that xz packed, or damaged: {error}") from None
+    if not unpacker.eof:
+        raise ValueError(f"{path} is cut, or holds more than {MOST_UNPACKED:,} bytes")
+    return data
 
 
 def _open(path: Path) -> BinaryIO:

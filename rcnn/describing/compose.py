@@ -1,26 +1,38 @@
 """Sentences of a text corpus, composed from the facts a language model gave for a class (paper 3.3)."""
 
+from collections.abc import Sequence
+
 IS = ("a", "an", "used")
 NOTHING = ("has", "often", "typically", "may", "can")
 SCENE = "appears together with the "
 
 
 def sentences(
-    name: str, narrower: list[str], broader: list[str], attributes: list[str], scenes: list[str], mode: str = "clean"
+    name: str,
+    narrower: list[str],
+    broader: list[str],
+    attributes: list[str],
+    scenes: list[str],
+    bearers: Sequence[str] = (),
+    mode: str = "clean",
 ) -> list[str]:
     """All sentences of one class, in the order of the families; a scene is "Name - description".
+
+    A quality, or one named place, has bearers in place of narrower kinds, phrases with its name: "a red fire engine.". No chain
+    of kinds is made of them.
 
     The mode "clean" drops stray full stops, and duplicates without regard to case (the first spelling stays); "compat" follows
     the authors' corpus to the letter, which does neither and finds the verb by a plain prefix.
     """
     clean = mode == "clean"
     if clean:
-        narrower, broader, attributes, scenes = (
+        narrower, broader, attributes, scenes, bearers = (
             [tidy for text in family if (tidy := " ".join(text.split()).strip(" ."))]
-            for family in (narrower, broader, attributes, scenes)
+            for family in (narrower, broader, attributes, scenes, bearers)
         )
     out = [f"a {s}, which is a {name}." for s in narrower]
     out += [f"a {name}, which is a {p}." for p in broader]
+    out += [f"a {bearer}." for bearer in bearers]
     out += [f"a {s}, which is a {name}, which is a {p}." for p in broader for s in narrower]
     out += [f"a {name}, which {CLAUSES[mode](a)}." for a in attributes]
     out += [f"a {name}, which {SCENE}{e}" for e in scenes]

@@ -37,9 +37,13 @@ class Description:
             settings = settings.model_copy(update={"base_url": Address.parse(settings.base_url).shown})
         self.settings, self.names, self.store, self.batched = settings, classes.names, store, batched
         self.cost = Cost(settings, store, batched, max_cost)
-        # homonyms without a note of their own, as in Open Images, share one description
-        self._senses = ["" if note.startswith("/") else note for note in classes.notes or [""] * len(classes)]
-        self._first = [questions.triage(*label, settings) for label in zip(self.names, self._senses, strict=True)]
+        notes, shared = classes.notes or [""] * len(classes), Counter(name.lower() for name in self.names)
+        # a note such as /m/0k4j is no sense, but tells homonyms apart
+        self._senses = ["" if note.startswith("/") else note for note in notes]
+        labelled = list(zip(self.names, notes, strict=True))
+        told = [note if note.startswith("/") and shared[name.lower()] > 1 else None for name, note in labelled]
+        labels = zip(self.names, self._senses, told, strict=True)
+        self._first = [questions.triage(*label, settings) for label in labels]
         self._exchanges: dict[Question, Exchange] = {}
 
     def dry_run(self) -> list[str]:
@@ -86,6 +90,7 @@ class Description:
                 sense["other_senses"] = [text for text in triage.other_senses if not unfit(text)]
                 left_out["other senses: unfit"] += len(triage.other_senses) - len(sense["other_senses"])
             entries[str(i)] = {"name": name, **sense, **facts.families(), "sentences": len(fitting)}
+            entries[str(i)] |= {"left_out_or_noted": dict(sorted((+counts).items()))} if +counts else {}
         noted = {"left_out_or_noted": dict(sorted((+left_out).items())), "failed": failed, "classes": entries}
         return corpus, self._source() | noted
 

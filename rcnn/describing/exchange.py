@@ -116,9 +116,13 @@ def _flaw(question: Question, answer: BaseModel) -> str | None:
         reason = unfit(answer.gloss)
         return f"its gloss cannot be used: {reason}" if reason else None
     facts, reasons = gather(question.name, [answer])
-    if any(facts.families().values()) or answer == Attributes(attributes=[]):  # which says that no photograph can show it
+    if answer == Attributes(attributes=[]):  # which says that no photograph can show it
         return None
-    return f"it has no entry that can be used ({', '.join(reasons) or 'it is empty'})"
+    why = ", ".join(f"{reason} ({n})" for reason, n in reasons.items()) or "it is empty"
+    if not any(facts.families().values()):
+        return f"it has no entry that can be used: {why}"
+    usable = sum(map(len, facts.families().values()))
+    return f"fewer than half of its entries can be used: {why}" if 2 * usable < entries else None
 
 
 def expected_tokens(exchanges: Iterable[Exchange]) -> tuple[int, int]:

@@ -9,8 +9,15 @@ from pydantic import BaseModel
 
 from rcnn.describing.questions import Attributes, Hierarchy, Scenes
 
-BANNED = {"thing", "object", "entity", "substance", "matter"}  # too broad to say anything
-LONGEST = {"narrower": 8, "broader": 5, "attributes": 24, "scenes": 40}  # words; longer ones are prose, not phrases
+# too broad to say anything, as a kind or at its end
+BANNED = {"thing", "object", "entity", "substance", "matter", "sight", "subject", "scene", "place", "quality"}
+LONGEST = {
+    "narrower": 8,
+    "broader": 5,
+    "bearers": 8,
+    "attributes": 24,
+    "scenes": 40,
+}  # words; longer ones are prose, not phrases
 MOST, MOST_WORD = 400, 50  # characters of a text, and of a word in it
 MARKDOWN = re.compile(r"^\s*(?:[-*•#>]+|\d+[.)])\s+|\*\*|__|`")
 # what a text is that describes nothing -> how it is known
@@ -34,11 +41,22 @@ UNFIT = {
 }
 
 
+# what a text tower misreads, since it hardly sees more of a phrase than its nouns -> how it is known
+MISREAD = {
+    "negation": r"no|not|without|never|lacks?|lacking|none|neither|nor",
+    "comparison": r"than|similar to|resembl\w+|compared (?:to|with)|unlike",
+    "hedge": r"usually|sometimes|generally|commonly|occasionally|mostly|(?:on|in) some|some (?:have|are|with)|depending|etc",
+}
+MISREAD = {reason: re.compile(rf"(?<![\w-])(?:{words})(?![\w-])", re.IGNORECASE) for reason, words in MISREAD.items()}
+MODAL = re.compile(r"(?:may|can|might|could)\b", re.IGNORECASE)
+
+
 class Facts(BaseModel):
     """What is known of one class, each family in the order of the answers."""
 
     narrower: list[str] = []
     broader: list[str] = []
+    bearers: list[str] = []
     attributes: list[str] = []
     scenes: list[str] = []
 
@@ -65,11 +83,11 @@ def gather(
     scenes = [(scene.name.strip(), scene.description.strip()) for scene in raw["scenes"]]
     raw["scenes"] = [f"{name} - {description}" if name and description else "" for name, description in scenes]
     if not describable:
-        raw["narrower"], raw["attributes"] = [], []
+        raw["narrower"], raw["bearers"], raw["attributes"] = [], [], []
     counts, facts, own = Counter(), Facts(), forms(name)
     taken: dict[str, set[str]] = {family: set() for family in FAMILIES}  # in lower case
     # the broader kinds go first: a name that is in both families is more often a broad one
-    for family in ("broader", "narrower", "attributes", "scenes"):
+    for family in ("broader", "narrower", "bearers", "attributes", "scenes"):
         for text in raw[family]:
             text = " ".join(text.split())
             if len(text) > MOST:
@@ -82,8 +100,9 @@ def gather(
             if reason := _flaw(text, family, taken, own, listed):
                 counts[f"{family}: {reason}"] += 1
                 continue
-            if family == "attributes" and own & set(re.findall(r"[\w-]+", text.lower())):
-                counts["attributes: names the label (kept)"] += 1
+            if family == "attributes":
+                counts["attributes: names the label (kept)"] += bool(own & set(re.findall(r"[\w-]+", text.lower())))
+                counts["attributes: may or can (kept)"] += bool(MODAL.match(text))
             facts.families()[family].append(text)
             taken[family].add(text.lower())
     return facts, +counts
@@ -96,11 +115,15 @@ def _flaw(text: str, family: str, taken: dict[str, set[str]], own: set[str], lis
         return reason
     if len(text.split()) > LONGEST[family]:
         return "too long"
+    if family == "attributes" and (reason := next((r for r, pattern in MISREAD.items() if pattern.search(text)), None)):
+        return reason
+    if family == "bearers" and not any(re.search(rf"\b{re.escape(form)}\b", folded) for form in own):
+        return "bearer without the label"
     if family in ("narrower", "broader"):
         if folded in own:
             return "the label as its own kind"
-        if folded in BANNED and family == "broader":
-            return "banned broader kind"
+        if family == "broader" and folded.split()[-1] in BANNED:
+            return "vague broader kind"
         if family == "narrower" and folded in taken["broader"]:
             return "narrower kind that is also broader"
         if folded in listed:

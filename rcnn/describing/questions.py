@@ -38,6 +38,7 @@ class Attributes(_Strict):
 class Hierarchy(_Strict):
     narrower: list[str]
     broader: list[str]
+    bearers: list[str]  # of a quality, or of one named place or being, which have no kinds
 
 
 class Scene(_Strict):
@@ -68,10 +69,14 @@ class Question:
         return {"class": self.name, "question": self.family, "round": self.round}
 
 
-def triage(name: str, sense: str | None, settings: DescribeConfig) -> Question:
-    """The first question about a class: which kind of thing it is, and in which sense, unless the user chose one."""
+def triage(name: str, sense: str | None, identifier: str | None, settings: DescribeConfig) -> Question:
+    """The first question about a class: which kind of thing it is, and in which sense, unless the user chose one.
+
+    `identifier`: tells it from other classes of its name, if there are any.
+    """
     known = [PROMPTS["context"].format(context=settings.context)] if settings.context else []
     known += [PROMPTS["sense"].format(sense=sense)] if sense else []
+    known += [PROMPTS["identifier"].format(identifier=identifier)] if identifier else []
     return Question(name, "triage", 1, PROMPTS["triage"].format(name=name, known="".join(f"{k}\n" for k in known)), 1)
 
 
@@ -83,9 +88,10 @@ def descriptions(name: str, gloss: str, describable: bool, settings: DescribeCon
         return [Question(name, family, r + 1, label + PROMPTS[family].format(**sizes), items) for r in range(rounds)]
 
     s = settings
+    kinds = {"narrower": s.narrower, "broader": s.broader, "bearers": s.bearers}
     looks = [q for style in ("parts", "phrases") for q in ask(style, s.attribute_rounds, s.attributes, count=s.attributes)]
     return [
         *(looks if describable else []),
-        *ask("hierarchy", s.hierarchy_rounds, s.narrower + s.broader, narrower=s.narrower, broader=s.broader),
+        *ask("hierarchy", s.hierarchy_rounds, s.narrower + s.broader, **kinds),
         *ask("scenes", s.scene_rounds, s.scenes, count=s.scenes),
     ]

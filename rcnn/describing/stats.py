@@ -1,5 +1,6 @@
 """Statistics of a text corpus, ours or the authors': sizes, lengths, repetitions, and classes that are kinds of others."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from rcnn.clip.tokens import encode
 from rcnn.describing.answers import beside
-from rcnn.describing.facts import FAMILIES, Facts, forms
+from rcnn.describing.facts import FAMILIES, MODAL, Facts, forms
 from rcnn.files import read_bytes, read_json
 from rcnn.printing import cut
 
@@ -27,6 +28,7 @@ class _Described(BaseModel):
     name: str
     narrower: list[str]
     broader: list[str]
+    bearers: list[str]
     attributes: list[str]
     scenes: list[str]
 
@@ -96,12 +98,17 @@ def statistics(described: list[list[str]], facts: list[tuple[str, Facts]] | None
     for family in FAMILIES:
         table[f"{family} a class"] = _spread([f.families()[family] for _, f in facts])
     of_kinds = sum(len(f.narrower) + len(f.broader) + len(f.narrower) * len(f.broader) for _, f in facts)
+    names = {name.lower() for name, _ in facts}
     own = sum(k.lower() in forms(name) for name, f in facts for k in (*f.narrower, *f.broader))
     return table | {
         "share of narrower and broader kinds": f"{100 * of_kinds / len(sentences):.0f} %" if sentences else "-",
         "labels as their own kind": _text(own),
         "attributes of several classes": _shared([f.attributes for _, f in facts]),
         "scenes of several classes": _shared([f.scenes for _, f in facts]),
+        "scenes that name another class": _text(
+            sum(_names_another(name, scene, names) for name, f in facts for scene in f.scenes)
+        ),
+        "attributes with may or can": _text(sum(bool(MODAL.match(a)) for _, f in facts for a in f.attributes)),
         "kinds that are classes too": _text(len(listed_kinds(facts))),
     }
 
@@ -117,6 +124,14 @@ def listed_kinds(facts: list[tuple[str, Facts]]) -> list[tuple[str, str, str]]:
         for kind in kinds
         if listed.get(kind.lower(), name) != name
     ]
+
+
+def _names_another(name: str, scene: str, names: set[str]) -> bool:
+    """Whether a scene has another class's name among its words, or its plural."""
+    words = re.findall(r"[\w'-]+", scene.lower())
+    runs = {" ".join(words[i : i + n]) for n in range(1, 5) for i in range(len(words) - n + 1)}
+    runs |= {run[:-1] for run in runs if run.endswith("s")}
+    return bool((runs & names) - forms(name))
 
 
 def _spread(groups: list[list[str]]) -> str:

@@ -16,7 +16,7 @@ from faults.harms import dump
 
 ANSWERS = {  # kind of a question -> a good answer, which differs with the class
     "triage": {"kind": "object", "gloss": "the everyday {0} seen in photographs", "other_senses": [], "visible": True},
-    "hierarchy": {"narrower": ["small {0}", "old {0}", "garden item"], "broader": ["artefact"]},
+    "hierarchy": {"narrower": ["small {0}", "old {0}", "garden item"], "broader": ["artefact"], "bearers": []},
     "scenes": {"scenes": [{"name": "Garden", "description": "beside a shelf and {1} pots"}]},
     "parts": {"attributes": ["handle: long and worn", "surface: grey and bright"]},
     "phrases": {"attributes": ["a clean implement", "often leans on {1} walls"]},
