@@ -61,9 +61,7 @@ page() {
 }
 step coco data_set coco coco.sh "$@"
 step nuswide data_set nuswide nuswide.sh "$@"
-without=()
-[ -e data/openimages/corpus.json ] || without=(corpus.path=null) # its descriptions do not ship
-step openimages data_set openimages scripts/openimages.sh "$@" ${without[@]+"${without[@]}"}
+step openimages data_set openimages scripts/openimages.sh "$@"
 step mini mini "$@"
 step page page "$@"
 [ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; }
