@@ -1,0 +1,135 @@
+"""Figure 4: class embeddings of names and of learned names in the plane, and how near they are by numbers (paper 4.4)."""
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from rcnn import checkpoint, rows
+from rcnn.figures import groups, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PERPLEXITY, SEED = 10, 0
+
+
+def cosines(z: torch.Tensor, of: dict[str, list[int]]) -> dict[str, Any]:
+    """How near the classes of (C, D) embeddings are that share a group, and those that do not.
+
+    Means move with all cosines at once; `nearer`, the share of (pair within, pair between) in which the one within is nearer,
+    does not: 50 % says that groups mean nothing, 100 % that every pair within is nearer than any between.
+    """
+    z = F.normalize(z.double(), dim=1)
+    classes = sorted(set(itertools.chain(*of.values())))
+    together = {pair for members in of.values() for pair in itertools.combinations(sorted(members), 2)}
+    cosine = {(a, b): float(z[a] @ z[b]) for a, b in itertools.combinations(classes, 2)}
+    within, between = ([c for pair, c in cosine.items() if (pair in together) == same] for same in (True, False))
+    less, equal = (np.less, np.equal)
+    w, b = np.array(within)[:, None], np.array(between)
+    by_group = {g: np.mean([cosine[pair] for pair in itertools.combinations(sorted(m), 2)]).item() for g, m in of.items()}
+    return {
+        "within": w.mean().item(), "between": b.mean().item(), "difference": (w.mean() - b.mean()).item(),
+        "nearer": 100 * (less(b, w).mean() + equal(b, w).mean() / 2).item(), "by_group": by_group,
+    }  # fmt: skip
+
+
+def plane(z: torch.Tensor) -> np.ndarray:
+    """(C, 2) places of (C, D) embeddings by exact t-SNE of their cosines, started from the principal components."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(PERPLEXITY, (len(z) - 1) / 3)
+    made = TSNE(perplexity=perplexity, metric="cosine", init="pca", method="exact", random_state=SEED)
+    return made.fit_transform(F.normalize(z, dim=1).numpy())
+
+
+def numbers(run: str) -> dict[str, Any]:
+    """All that the figure shows."""
+    embeddings, metadata = checkpoint.read_run(run)
+    names = metadata["class_names"]
+    of = groups.read(metadata["config"]["dataset"]["kind"], names)
+    shown = list(dict.fromkeys(itertools.chain(*of.values())))
+    first = {c: g for g, members in reversed(of.items()) for c in members}  # a class of several groups has the first one's look
+    points = [{"class": names[c], "group": first[c], "parent": names[c] == first[c]} for c in shown]
+    panels = {}
+    for row in dict.fromkeys((rows.BASELINE, metadata["method"])):
+        places = plane(embeddings[row][shown])
+        panels[rows.label(row)] = cosines(embeddings[row], of) | {"places": places.round(3).tolist()}
+    return {"classes": points, "panels": panels}
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The numbers in words."""
+    return [f"{len(found['classes'])} class names in {len({p['group'] for p in found['classes']})} groups. {groups.OURS}"] + [
+        f"{name}: {_words(of)} (difference {of['difference']:.3f}); a pair within is nearer than one between in "
+        f"{of['nearer']:.1f} % of all comparisons"
+        for name, of in found["panels"].items()
+    ]
+
+
+def _words(of):
+    return f"mean cosine {of['within']:.3f} within groups, {of['between']:.3f} between"
+
+
+def draw(found: dict[str, Any]) -> "Figure":
+    """The figure."""
+    figure = style.new(4.3)
+    by_group = {}
+    for i, point in enumerate(found["classes"]):
+        by_group.setdefault(point["group"], []).append(i)
+    for panel, (name, of) in zip(figure.subplots(1, 2), found["panels"].items(), strict=False):
+        places = np.array(of["places"])
+        for (group, members), colour, marker in zip(by_group.items(), style.COLOURS, style.MARKERS, strict=True):
+            sizes = [55 if found["classes"][i]["parent"] else 16 for i in members]
+            panel.scatter(*places[members].T, sizes, color=colour, marker=marker, edgecolor="0.2", linewidth=0.4, label=group)
+        panel.set(title=f"{name}\n{_words(of)}", xticks=[], yticks=[])
+        panel.margins(0.09)
+        panel.spines[:].set_visible(True)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=8, handletextpad=0.1)
+    more = (
+        f"t-SNE, exact, cosine, perplexity {PERPLEXITY}, started from principal components. Large marks: the group's own name."
+    )
+    style.note(figure, f"{more} {groups.OURS}")
+    figure.draw_without_rendering()  # settles the layout, which labels then fit into
+    for panel, of in zip(figure.axes, found["panels"].values(), strict=False):
+        _name(panel, np.array(of["places"]), [point["class"] for point in found["classes"]])
+    return figure
+
+
+def _name(panel: "Axes", places: np.ndarray, names: list[str]) -> None:
+    """Write each name beside its point, where it covers as little as may be of other names, of points and of the frame."""
+    points = panel.transData.transform(places)
+    taken = [box for x, y in points for box in [(x - 2, y - 2, x + 2, y + 2)]]
+    frame, scale = panel.get_window_extent(), panel.figure.dpi / 72
+    for (x, y), name in zip(points, names, strict=True):
+        text = panel.annotate(name, (0, 0), fontsize=5, xycoords="figure pixels", va="bottom", ha="left", in_layout=False)
+        size = text.get_window_extent()
+        best = None
+        for far, turn in itertools.product((4, 7, 11, 16), range(0, 360, 30)):
+            right, up = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+            left = x + far * scale * right - size.width * (1 - right) / 2
+            low = y + far * scale * up - size.height * (1 - up) / 2
+            box = left, low, left + size.width, low + size.height
+            covered = sum(_common(box, other) for other in taken)
+            outside = size.width * size.height - _common(box, (frame.x0, frame.y0, frame.x1, frame.y1))
+            cost = covered + 3 * outside + 0.3 * far * scale
+            if best is None or cost < best[0]:
+                best = cost, far, box
+        _, far, box = best
+        text.xy = text.xyann = box[:2]
+        taken.append(box)
+        if far > 4:
+            nearest = np.clip((x, y), box[:2], box[2:])
+            panel.annotate(
+                "", nearest, (x, y), "figure pixels", "figure pixels", {"arrowstyle": "-", "lw": 0.3, "color": "0.5"},
+                in_layout=False,
+            )  # fmt: skip
+
+
+def _common(one, other):
+    """Area that two boxes (left, bottom, right, top) have in common."""
+    width, height = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0) * max(height, 0)

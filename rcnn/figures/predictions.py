@@ -1,0 +1,124 @@
+"""Figure 3: what the class name and the method predict for some images, side by side (paper 4.4)."""
+
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rcnn import checkpoint, rows
+from rcnn.figures import style
+from rcnn.figures.kept_scores import KeptScores
+from rcnn.printing import short
+from rcnn.results.result import Result
+from rcnn.score.reading import read_rgb
+from rcnn.text import corpus
+from rcnn.text.classes import ClassList
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+IMAGES, AMONG = 4, {"zsl": 5, "gzsl": 10}
+LOOK = {"true": ("✓", "#00795C"), "reasonable": ("≈", "black"), "wrong": ("×", "#C63D00")}  # the paper's green, black and red
+RULE = "Reasonable: one word with a true label but for the plural, or a broader kind of one in the descriptions."
+
+
+def lemma(name: str) -> str:
+    """A name in lower case, without the ending of a regular plural."""
+    name = re.sub(r"(?<=[^aeiou])ies$", "y", name.lower())
+    return re.sub(r"(?<=s|x|z)es$|(?<=ch|sh)es$|(?<=[^s])s$", "", name) if len(name) > 3 else name
+
+
+def kinds(name: str, sentences: Sequence[str]) -> set[str]:
+    """Lemmas of the broader kinds that the descriptions of a class name: "a dog, which is a pet."."""
+    found = (re.fullmatch(rf"a {re.escape(name)}, which is an? ([^,]+)\.", sentence) for sentence in sentences)
+    return {lemma(match[1]) for match in found if match}
+
+
+def choose(kept: KeptScores, named: Sequence[str]) -> list[int]:
+    """The images of these file names, or without any, evenly spaced ones of those with two labels that the first task scores."""
+    if not named:
+        several = (kept.labels[:, max(kept.tasks.values()) :] == 1).sum(1) >= 2
+        candidates = np.flatnonzero(kept.readable & several)
+        return candidates[np.linspace(0, len(candidates) - 1, min(IMAGES, len(candidates))).astype(int)].tolist()
+    chosen = []
+    for name in named:
+        found = [i for i, path in enumerate(kept.images) if kept.readable[i] and f"/{path}".endswith(f"/{name}")]
+        if len(found) != 1:
+            raise ValueError(f"--images: {short(name)} is the end of {len(found)} image paths of this run; expected one")
+        chosen += found
+    return chosen
+
+
+def numbers(run: str, named: Sequence[str] = ()) -> dict[str, Any]:
+    """All that the figure shows; `named` images, or see `choose`."""
+    result, metadata = Result.load(run), checkpoint.read_run(run)[1]
+    kept = KeptScores(run, result)
+    names, last = result.class_names, list(result.rows[result.method])[-1]
+    shown = {result.label(*pair): kept.scores(*pair) for pair in ((rows.BASELINE, "plain"), (result.method, last))}
+    described = {}
+    if result.settings.corpus.path:
+        known = corpus.load(result.settings.corpus.path, ClassList(tuple(names), result.seen, tuple(metadata["notes"])))
+        for sentence, c in zip(known.sentences, known.targets.tolist(), strict=True):
+            described.setdefault(c, []).append(sentence)
+    images = []
+    for i in choose(kept, named):
+        by_task = {}
+        for task, first in kept.tasks.items():
+            true = [c for c in range(first, len(names)) if kept.labels[i, c] == 1]
+            near = {lemma(names[c]) for c in true}.union(*(kinds(names[c], described.get(c, ())) for c in true))
+            columns = {"labels": [{"class": names[c], "is": "true"} for c in true]}
+            for label, scores in shown.items():
+                best = first + np.argsort(-scores[i, first:], kind="stable")[: AMONG[task]]
+                columns[label] = [
+                    {"class": names[c], "is": "true" if c in true else "reasonable" if lemma(names[c]) in near else "wrong",
+                     "score": round(float(scores[i, c]), 5)}
+                    for c in best
+                ]  # fmt: skip
+            by_task[task] = columns
+        images.append({"image": kept.images[i], "tasks": by_task})
+    chosen = "named" if named else f"evenly spaced among those with two labels that {next(iter(kept.tasks)).upper()} scores"
+    return {"chosen": chosen, "rule": RULE, "images": images}
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The numbers in words."""
+    out = [f"{len(found['images'])} images, {found['chosen']}. {found['rule']}"]
+    for image in found["images"]:
+        for task, columns in image["tasks"].items():
+            out.append(f"{Path(image['image']).name}, {task.upper()}")
+            for label, entries in columns.items():
+                out.append(f"  {label}: {', '.join(LOOK[e['is']][0] + ' ' + e['class'] for e in entries)}")
+    return out
+
+
+def draw(found: dict[str, Any]) -> "Figure":
+    """The figure: a row of texts for each image."""
+    images, side = found["images"], 1.35  # inches of an image
+    figure = style.new(0.55 + 1.55 * len(images))
+    figure.set_layout_engine("none")
+    width, height = figure.get_size_inches()
+    columns = [(task, label) for task, labels in images[0]["tasks"].items() for label in labels]
+    lefts = np.linspace(side + 0.15, width, len(columns) + 1)[:-1] / width
+
+    def write(x, inches, text, **look):
+        figure.text(x, 1 - inches / height, text, va="top", **{"fontsize": 6, **look})
+
+    for x, (task, label) in zip(lefts, columns, strict=True):
+        if label == "labels":
+            write(x, 0.05, f"{task.upper()}, {AMONG[task]} best", fontsize=7.5, weight="bold")
+        write(x, 0.2, textwrap.fill(label, 20), fontsize=6, style="italic")
+    for number, image in enumerate(images):
+        top = 0.5 + 1.55 * number
+        panel = figure.add_axes((0.02 / width, 1 - (top + side) / height, side / width, side / height), anchor="NW")
+        panel.imshow(read_rgb(image["image"], 1024))
+        panel.set_axis_off()
+        for x, (task, label) in zip(lefts, columns, strict=True):
+            entries = image["tasks"][task][label]
+            for line, entry in enumerate(entries[:10]):
+                mark, colour = LOOK[entry["is"]]
+                text = "…" if line == 9 and len(entries) > 10 else textwrap.shorten(entry["class"], 22, placeholder="…")
+                write(x, top + 0.135 * line, f"{mark} {text}", color=colour)
+    return figure
