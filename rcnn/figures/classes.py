@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rcnn import rows
 from rcnn.figures import style
 from rcnn.results.result import Result
@@ -34,8 +36,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     ends = [f"{e['class']} {e['difference']:+.1f}" for e in (*found["classes"][:3], *found["classes"][-3:])]
     return [
-        f"{found['task'].upper()}, AP of {found['rows'][-1]} minus {found['rows'][0]}: better for {better} of {len(differences)} "
-        f"classes, worse for {worse}, mean {sum(differences) / len(differences):+.1f}; {', '.join(ends[:3])} … {', '.join(ends[-3:])}"
+        f"{found['task'].upper()}, AP of {found['rows'][-1]} minus {found['rows'][0]}: mean {np.mean(differences):+.1f}, "
+        f"better for {better} of {len(differences)} classes, worse for {worse}; {', '.join(ends[:3])} … {', '.join(ends[3:])}"
     ]
 
 

@@ -28,12 +28,11 @@ def cosines(z: torch.Tensor, of: dict[str, list[int]]) -> dict[str, Any]:
     together = {pair for members in of.values() for pair in itertools.combinations(sorted(members), 2)}
     cosine = {(a, b): float(z[a] @ z[b]) for a, b in itertools.combinations(classes, 2)}
     within, between = ([c for pair, c in cosine.items() if (pair in together) == same] for same in (True, False))
-    less, equal = (np.less, np.equal)
     w, b = np.array(within)[:, None], np.array(between)
     by_group = {g: np.mean([cosine[pair] for pair in itertools.combinations(sorted(m), 2)]).item() for g, m in of.items()}
     return {
         "within": w.mean().item(), "between": b.mean().item(), "difference": (w.mean() - b.mean()).item(),
-        "nearer": 100 * (less(b, w).mean() + equal(b, w).mean() / 2).item(), "by_group": by_group,
+        "nearer": 100 * ((b < w).mean() + (b == w).mean() / 2).item(), "by_group": by_group,
     }  # fmt: skip
 
 
@@ -95,38 +94,32 @@ def draw(found: dict[str, Any]) -> "Figure":
     style.note(figure, f"{more} {groups.OURS}")
     figure.draw_without_rendering()  # settles the layout, which labels then fit into
     for panel, of in zip(figure.axes, found["panels"].values(), strict=False):
-        _name(panel, np.array(of["places"]), [point["class"] for point in found["classes"]])
+        _name(panel, np.array(of["places"]), found["classes"])
     return figure
 
 
-def _name(panel: "Axes", places: np.ndarray, names: list[str]) -> None:
+def _name(panel: "Axes", places: np.ndarray, classes: list[dict[str, Any]]) -> None:
     """Write each name beside its point, where it covers as little as may be of other names, of points and of the frame."""
-    points = panel.transData.transform(places)
-    taken = [box for x, y in points for box in [(x - 2, y - 2, x + 2, y + 2)]]
-    frame, scale = panel.get_window_extent(), panel.figure.dpi / 72
-    for (x, y), name in zip(points, names, strict=True):
-        text = panel.annotate(name, (0, 0), fontsize=5, xycoords="figure pixels", va="bottom", ha="left", in_layout=False)
-        size = text.get_window_extent()
-        best = None
-        for far, turn in itertools.product((4, 7, 11, 16), range(0, 360, 30)):
-            right, up = np.cos(np.radians(turn)), np.sin(np.radians(turn))
-            left = x + far * scale * right - size.width * (1 - right) / 2
-            low = y + far * scale * up - size.height * (1 - up) / 2
-            box = left, low, left + size.width, low + size.height
-            covered = sum(_common(box, other) for other in taken)
-            outside = size.width * size.height - _common(box, (frame.x0, frame.y0, frame.x1, frame.y1))
-            cost = covered + 3 * outside + 0.3 * far * scale
-            if best is None or cost < best[0]:
-                best = cost, far, box
-        _, far, box = best
-        text.xy = text.xyann = box[:2]
+    points, frame = panel.transData.transform(places), panel.get_window_extent()  # in pixels, as all boxes below
+    radii = [8 if entry["parent"] else 4 for entry in classes]
+    taken = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(points, radii, strict=True)]
+    scale, fraction = panel.figure.dpi / 72, panel.transAxes.inverted().transform
+    for (x, y), place, entry in zip(points, places, classes, strict=True):
+        text = panel.text(0, 0, entry["class"], fontsize=5, transform=panel.transAxes, in_layout=False)
+        wide, high = (size := text.get_window_extent()).width, size.height
+        boxes = []
+        for far, turn in itertools.product((4, 7, 11, 16), np.radians(range(0, 360, 30))):
+            left = x + far * scale * np.cos(turn) - wide * (1 - np.cos(turn)) / 2
+            low = y + far * scale * np.sin(turn) - high * (1 - np.sin(turn)) / 2
+            box = left, low, left + wide, low + high
+            outside = wide * high - _common(box, frame.extents)
+            boxes.append((sum(_common(box, other) for other in taken) + 3 * outside + far, far, box))
+        _, far, box = min(boxes)
         taken.append(box)
-        if far > 4:
-            nearest = np.clip((x, y), box[:2], box[2:])
-            panel.annotate(
-                "", nearest, (x, y), "figure pixels", "figure pixels", {"arrowstyle": "-", "lw": 0.3, "color": "0.5"},
-                in_layout=False,
-            )  # fmt: skip
+        text.set(position=fraction(box[:2]), va="bottom")
+        if far > 4:  # a line says whose name it is
+            end = panel.transData.inverted().transform(np.clip((x, y), box[:2], box[2:]))
+            panel.plot(*zip(place, end, strict=True), color="0.5", linewidth=0.3, zorder=0, in_layout=False)
 
 
 def _common(one, other):

@@ -31,14 +31,9 @@ def numbers(run: str) -> dict[str, Any]:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """The numbers in words."""
-    of_losses = [
-        f"{name}: loss {loss[0]:.3f} in the first epoch, {loss[-1]:.3f} in the last" for name, loss in found["losses"].items()
-    ]
-    of_metrics = [
-        f"{name}: {values[0]:.1f} after the first epoch, {values[-1]:.1f} after the last"
-        for name, values in found["metrics"].items()
-    ]
-    return [*of_losses, f"{found['row']}:", *of_metrics]
+    curves = {f"{name}, loss": loss for name, loss in found["losses"].items()}
+    curves |= {f"{found['row']}, {name}": values for name, values in found["metrics"].items()}
+    return [f"{name}: {values[0]:.1f} at the first epoch, {values[-1]:.1f} at the last" for name, values in curves.items()]
 
 
 def draw(found: dict[str, Any]) -> "Figure":

@@ -11,7 +11,7 @@ import numpy as np
 from rcnn import checkpoint, rows
 from rcnn.figures import style
 from rcnn.figures.kept_scores import KeptScores
-from rcnn.printing import short
+from rcnn.printing import cut, short
 from rcnn.results.result import Result
 from rcnn.score.reading import read_rgb
 from rcnn.text import corpus
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 IMAGES, AMONG = 4, {"zsl": 5, "gzsl": 10}
 LOOK = {"true": ("✓", "#00795C"), "reasonable": ("≈", "black"), "wrong": ("×", "#C63D00")}  # the paper's green, black and red
-RULE = "Reasonable: one word with a true label but for the plural, or a broader kind of one in the descriptions."
+RULE = "Reasonable: a true label in the singular or plural, or a broader kind of one by the descriptions (our rule)."
 
 
 def lemma(name: str) -> str:
@@ -38,7 +38,7 @@ def kinds(name: str, sentences: Sequence[str]) -> set[str]:
 
 
 def choose(kept: KeptScores, named: Sequence[str]) -> list[int]:
-    """The images of these file names, or without any, evenly spaced ones of those with two labels that the first task scores."""
+    """The images of these names, or without any, evenly spaced ones of those with two labels that the first task scores."""
     if not named:
         several = (kept.labels[:, max(kept.tasks.values()) :] == 1).sum(1) >= 2
         candidates = np.flatnonzero(kept.readable & several)
@@ -79,7 +79,7 @@ def numbers(run: str, named: Sequence[str] = ()) -> dict[str, Any]:
                 ]  # fmt: skip
             by_task[task] = columns
         images.append({"image": kept.images[i], "tasks": by_task})
-    chosen = "named" if named else f"evenly spaced among those with two labels that {next(iter(kept.tasks)).upper()} scores"
+    chosen = "named" if named else f"evenly spaced of those with two {next(iter(kept.tasks)).upper()} labels"
     return {"chosen": chosen, "rule": RULE, "images": images}
 
 
@@ -96,29 +96,30 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def draw(found: dict[str, Any]) -> "Figure":
     """The figure: a row of texts for each image."""
-    images, side = found["images"], 1.35  # inches of an image
-    figure = style.new(0.55 + 1.55 * len(images))
+    images, side, step, top = found["images"], 1.3, 1.47, 0.47  # inches: of an image, from row to row, above the first
+    figure = style.new(top + step * len(images) + 0.15)
     figure.set_layout_engine("none")
     width, height = figure.get_size_inches()
     columns = [(task, label) for task, labels in images[0]["tasks"].items() for label in labels]
-    lefts = np.linspace(side + 0.15, width, len(columns) + 1)[:-1] / width
+    lefts = np.linspace(side + 0.15, width + 0.05, len(columns) + 1)[:-1]
 
-    def write(x, inches, text, **look):
-        figure.text(x, 1 - inches / height, text, va="top", **{"fontsize": 6, **look})
+    def write(left, down, text, size=6, **look):
+        figure.text(left / width, 1 - down / height, text, va="top", fontsize=size, **look)
 
-    for x, (task, label) in zip(lefts, columns, strict=True):
+    for left, (task, label) in zip(lefts, columns, strict=True):
         if label == "labels":
-            write(x, 0.05, f"{task.upper()}, {AMONG[task]} best", fontsize=7.5, weight="bold")
-        write(x, 0.2, textwrap.fill(label, 20), fontsize=6, style="italic")
-    for number, image in enumerate(images):
-        top = 0.5 + 1.55 * number
-        panel = figure.add_axes((0.02 / width, 1 - (top + side) / height, side / width, side / height), anchor="NW")
+            write(left, 0.04, f"{task.upper()}, {AMONG[task]} best", 7.5, weight="bold")
+        write(left, 0.19, textwrap.fill(label, 20), style="italic")
+    for down, image in zip(np.arange(len(images)) * step + top, images, strict=True):
+        panel = figure.add_axes((0.03 / width, 1 - (down + side) / height, side / width, side / height), anchor="NW")
         panel.imshow(read_rgb(image["image"], 1024))
         panel.set_axis_off()
-        for x, (task, label) in zip(lefts, columns, strict=True):
+        for left, (task, label) in zip(lefts, columns, strict=True):
             entries = image["tasks"][task][label]
             for line, entry in enumerate(entries[:10]):
                 mark, colour = LOOK[entry["is"]]
-                text = "…" if line == 9 and len(entries) > 10 else textwrap.shorten(entry["class"], 22, placeholder="…")
-                write(x, top + 0.135 * line, f"{mark} {text}", color=colour)
+                more = f"… {len(entries) - 9} more" if line == 9 and len(entries) > 10 else ""
+                write(left, down + 0.132 * line, f"{mark} {more or cut(entry['class'], 22)}", 5.8, color=colour)
+    marks = "; ".join(f"{mark} {word}" for word, (mark, _) in LOOK.items())
+    write(0.03, height - 0.12, f"{marks}. {found['rule']} Images: {found['chosen']}.", 5, color="0.35")
     return figure
