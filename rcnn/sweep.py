@@ -4,8 +4,8 @@
 
 Keys with several values, between commas, span the grid; they are options of learning, as the points share the pass. Each point
 is a run in a folder of its own, named by its keys; what is finished is not done again. Prints one table, mean ± standard
-deviation over the seeds, and writes FOLDER/sweep.csv, .json with the numbers of every point and, with matplotlib, .png and .pdf.
-What is printed on the way goes to FOLDER/log.txt. train.ablation=false evaluate.epochs=false saves time.
+deviation over the seeds, and writes FOLDER/sweep.csv, sweep.json with the numbers of every point and, with matplotlib, a plot.
+The tables of all points go to FOLDER/log.txt. train.ablation=false evaluate.epochs=false saves time.
 """
 
 import contextlib
@@ -87,10 +87,14 @@ def main(argv: list[str] | None = None) -> None:
         check(point, images, classes)
     folder.mkdir(parents=True, exist_ok=True)
     model = runtime.load_clip(base)
-    with open(folder / "log.txt", "w", buffering=1, encoding="utf-8") as log, contextlib.redirect_stdout(log):
-        for point in points:
-            learn(point, classes, model)
-        results = evaluate(points, images, classes)
+    with open(folder / "log.txt", "w+", buffering=1, encoding="utf-8") as log:
+        with contextlib.redirect_stdout(log):
+            for point in points:
+                learn(point, classes, model)
+            results = evaluate(points, images, classes)
+        log.seek(0)
+        for warning in dict.fromkeys(line for line in log if line.startswith("WARNING")):
+            print(warning, end="")
     keys = [dict(zip(several, values, strict=True)) for values in itertools.product(*several.values())]
     measured = [sweeps.metrics(result.rows[result.method][rows.method_scorer(base.evaluate)]) for result in results]
     baseline = sweeps.metrics(results[0].rows[rows.BASELINE]["plain"])

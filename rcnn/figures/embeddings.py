@@ -100,29 +100,26 @@ def draw(found: dict[str, Any]) -> "Figure":
 
 def _name(panel: "Axes", places: np.ndarray, classes: list[dict[str, Any]]) -> None:
     """Write each name beside its point, where it covers as little as may be of other names, of points and of the frame."""
-    points, frame = panel.transData.transform(places), panel.get_window_extent()  # in pixels, as all boxes below
-    radii = [8 if entry["parent"] else 4 for entry in classes]
-    taken = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(points, radii, strict=True)]
-    scale, fraction = panel.figure.dpi / 72, panel.transAxes.inverted().transform
-    for (x, y), place, entry in zip(points, places, classes, strict=True):
+    points, frame = panel.transData.transform(places), panel.get_window_extent().extents[None]  # in pixels, as all boxes below
+    radii = np.array([[8 if entry["parent"] else 4] for entry in classes])
+    taken = np.hstack([points - radii, points + radii])  # (N, 4): left, bottom, right, top
+    far, turn = (grid.ravel() for grid in np.meshgrid([4, 7, 11, 16], np.radians(range(0, 360, 30)), indexing="ij"))
+    toward = np.stack([np.cos(turn), np.sin(turn)], 1)  # (K, 2)
+    for point, place, entry in zip(points, places, classes, strict=True):
         text = panel.text(0, 0, entry["class"], fontsize=5, transform=panel.transAxes, in_layout=False)
-        wide, high = (size := text.get_window_extent()).width, size.height
-        boxes = []
-        for far, turn in itertools.product((4, 7, 11, 16), np.radians(range(0, 360, 30))):
-            left = x + far * scale * np.cos(turn) - wide * (1 - np.cos(turn)) / 2
-            low = y + far * scale * np.sin(turn) - high * (1 - np.sin(turn)) / 2
-            box = left, low, left + wide, low + high
-            outside = wide * high - _common(box, frame.extents)
-            boxes.append((sum(_common(box, other) for other in taken) + 3 * outside + far, far, box))
-        _, far, box = min(boxes)
-        taken.append(box)
-        text.set(position=fraction(box[:2]), va="bottom")
-        if far > 4:  # a line says whose name it is
-            end = panel.transData.inverted().transform(np.clip((x, y), box[:2], box[2:]))
+        size = text.get_window_extent().size
+        corner = point + far[:, None] * panel.figure.dpi / 72 * toward - size * (1 - toward) / 2
+        boxes = np.hstack([corner, corner + size])
+        outside = size.prod() - _common(boxes, frame)[:, 0]
+        best = np.argmin(_common(boxes, taken).sum(1) + 3 * outside + far)
+        taken = np.vstack([taken, boxes[best]])
+        text.set(position=panel.transAxes.inverted().transform(corner[best]), va="bottom")
+        if far[best] > 4:  # a line says whose name it is
+            end = panel.transData.inverted().transform(np.clip(point, boxes[best, :2], boxes[best, 2:]))
             panel.plot(*zip(place, end, strict=True), color="0.5", linewidth=0.3, zorder=0, in_layout=False)
 
 
-def _common(one, other):
-    """Area that two boxes (left, bottom, right, top) have in common."""
-    width, height = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
-    return max(width, 0) * max(height, 0)
+def _common(boxes, others):
+    """(K, N) area that boxes (K, 4) have in common with others (N, 4): left, bottom, right, top."""
+    low, high = np.maximum(boxes[:, None, :2], others[:, :2]), np.minimum(boxes[:, None, 2:], others[:, 2:])
+    return np.clip(high - low, 0, None).prod(2)

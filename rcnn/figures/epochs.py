@@ -1,5 +1,6 @@
 """Figure "epochs": the loss of learning, and what the class embeddings of every epoch measure."""
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from rcnn.figures import style
@@ -16,7 +17,7 @@ def numbers(run: str) -> dict[str, Any]:
     if not losses:
         raise ValueError(f"{run} has no epochs: nothing was learned step by step")
     if not result.epochs:
-        raise ValueError(f"{run} has no measured epochs: python -m rcnn.evaluate {run} evaluate.epochs=true")
+        raise ValueError(f"{run} has no measured epochs: python -m rcnn.evaluate {shlex.quote(str(run))} evaluate.epochs=true")
     curves = {}
     for task in result.images.tasks:
         measured = result.epochs[0][task]

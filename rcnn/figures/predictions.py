@@ -28,7 +28,7 @@ RULE = "Reasonable: a true label in the singular or plural, or a broader kind of
 def lemma(name: str) -> str:
     """A name in lower case, without the ending of a regular plural."""
     name = re.sub(r"(?<=[^aeiou])ies$", "y", name.lower())
-    return re.sub(r"(?<=s|x|z)es$|(?<=ch|sh)es$|(?<=[^s])s$", "", name) if len(name) > 3 else name
+    return re.sub(r"(?<=[xz])es$|(?<=ch|sh|ss)es$|(?<=[^s])s$", "", name) if len(name) > 3 else name
 
 
 def kinds(name: str, sentences: Sequence[str]) -> set[str]:
