@@ -6,7 +6,7 @@
     epochs    loss and metrics of every epoch    (needs evaluate.epochs=true)
     classes   average precision of every class, the method's minus the class name's
 
-Writes a PNG, a PDF and a JSON with every number that is shown, and prints the numbers.
+Writes a PNG, a PDF and a JSON with every number that is shown, and prints the numbers. Needs matplotlib and scikit-learn.
 """
 
 import importlib

@@ -60,18 +60,24 @@ def drawn(run):
 
 
 @pytest.mark.parametrize("figure", FIGURES)
-def test_every_figure_is_a_png_and_a_pdf_and_the_same_bytes_again(run, tmp_path, drawn, figure):
+def test_every_figure_is_a_png_and_a_pdf_of_one_page(run, drawn, figure):
     stdout, _ = drawn(figure)
     file = run / "figures" / f"figure_{figure}.png"
     assert f"figure: {file}, .pdf; its numbers: figure_{figure}.json beside it" in stdout
-    draw(figure, run, tmp_path)
-    for path in (file, file.with_suffix(".pdf"), file.with_suffix(".json")):
-        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
     with Image.open(file) as picture:
         assert picture.width == 2160  # 7.2 inches at 300 dots
         assert len(picture.convert("L").getcolors()) > 10
     with PdfParser.PdfParser(file.with_suffix(".pdf")) as document:
         assert len(document.pages) == 1
+
+
+@pytest.mark.parametrize("figure", ["4", "classes"])
+def test_the_same_figure_has_the_same_bytes_again(run, tmp_path, drawn, figure):
+    drawn(figure)
+    draw(figure, run, tmp_path)
+    for suffix in ("png", "pdf", "json"):
+        name = f"figure_{figure}.{suffix}"
+        assert (tmp_path / name).read_bytes() == (run / "figures" / name).read_bytes()
 
 
 def test_pairwise_recall_counts_pairs_whose_classes_are_both_among_the_best():
@@ -154,11 +160,11 @@ def test_figure_5_counts_pairs_and_labels_before_and_after_completing(run, tmp_p
 def test_cosines_within_and_between_groups_are_means_over_pairs():
     z = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
     found = embeddings.cosines(z, {"a": [0, 1], "b": [2, 3]})
-    assert (found["within"], found["between"], found["nearer"]) == (1, 0, 100)
+    assert (found["within"], found["between"], found["auc"]) == (1, 0, 1)
     # 0 and 2 share a group as well now: (0, 1) 1, (2, 3) 1, (0, 2) 0 within; (0, 3), (1, 2), (1, 3) 0 between
     found = embeddings.cosines(z, {"a": [0, 1], "b": [2, 3], "c": [0, 2]})
     assert found["within"] == pytest.approx(2 / 3)
-    assert found["nearer"] == pytest.approx(100 * (2 * 3 + 3 / 2) / 9)
+    assert found["auc"] == pytest.approx((2 * 3 + 3 / 2) / 9)
     assert found["by_group"] == pytest.approx({"a": 1, "b": 1, "c": 0})
 
 
@@ -301,7 +307,8 @@ def test_a_class_list_without_a_class_of_the_groups_is_named():
         groups.read("mini", ["dog", "animal"])
 
 
-def test_without_matplotlib_a_line_says_what_to_install(run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+@pytest.mark.parametrize("package", ["matplotlib", "sklearn.manifold"])
+def test_without_its_packages_a_line_says_what_to_install(run, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
     _, stderr = rcnn("figure", "4", run, code=2)
     assert stderr == "error: figures need matplotlib and scikit-learn: pip install matplotlib scikit-learn\n"

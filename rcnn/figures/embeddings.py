@@ -20,8 +20,8 @@ PERPLEXITY, SEED = 10, 0
 def cosines(z: torch.Tensor, of: dict[str, list[int]]) -> dict[str, Any]:
     """How near the classes of (C, D) embeddings are that share a group, and those that do not.
 
-    Means move with all cosines at once; `nearer`, the share of (pair within, pair between) in which the one within is nearer,
-    does not: 50 % says that groups mean nothing, 100 % that every pair within is nearer than any between.
+    The means move with all cosines at once. The AUC does not: it is the probability that a pair within is nearer than one
+    between, 0.5 if groups mean nothing.
     """
     z = F.normalize(z.double(), dim=1)
     classes = sorted(set(itertools.chain(*of.values())))
@@ -32,14 +32,16 @@ def cosines(z: torch.Tensor, of: dict[str, list[int]]) -> dict[str, Any]:
     by_group = {g: np.mean([cosine[pair] for pair in itertools.combinations(sorted(m), 2)]).item() for g, m in of.items()}
     return {
         "within": w.mean().item(), "between": b.mean().item(), "difference": (w.mean() - b.mean()).item(),
-        "nearer": 100 * ((b < w).mean() + (b == w).mean() / 2).item(), "by_group": by_group,
+        "auc": ((b < w).mean() + (b == w).mean() / 2).item(), "by_group": by_group,
     }  # fmt: skip
 
 
 def plane(z: torch.Tensor) -> np.ndarray:
     """(C, 2) places of (C, D) embeddings by exact t-SNE of their cosines, started from the principal components."""
-    from sklearn.manifold import TSNE
-
+    try:
+        from sklearn.manifold import TSNE
+    except ModuleNotFoundError:
+        raise ValueError(style.MISSING) from None
     perplexity = min(PERPLEXITY, (len(z) - 1) / 3)
     made = TSNE(perplexity=perplexity, metric="cosine", init="pca", method="exact", random_state=SEED)
     return made.fit_transform(F.normalize(z, dim=1).numpy())
@@ -62,15 +64,15 @@ def numbers(run: str) -> dict[str, Any]:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """The numbers in words."""
-    return [f"{len(found['classes'])} class names in {len({p['group'] for p in found['classes']})} groups. {groups.OURS}"] + [
-        f"{name}: {_words(of)} (difference {of['difference']:.3f}); a pair within is nearer than one between in "
-        f"{of['nearer']:.1f} % of all comparisons"
-        for name, of in found["panels"].items()
+    return [
+        f"{len(found['classes'])} class names in {len({p['group'] for p in found['classes']})} groups. {groups.OURS}",
+        *(f"{name}: {_words(of)}" for name, of in found["panels"].items()),
+        "AUC: the probability that a pair within a group is nearer than one between groups",
     ]
 
 
 def _words(of):
-    return f"mean cosine {of['within']:.3f} within groups, {of['between']:.3f} between"
+    return f"mean cosine {of['within']:.3f} within groups, {of['between']:.3f} between, AUC {of['auc']:.3f}"
 
 
 def draw(found: dict[str, Any]) -> "Figure":

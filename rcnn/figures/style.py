@@ -10,6 +10,7 @@ from rcnn.files import replace_file
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MISSING = "figures need matplotlib and scikit-learn: pip install matplotlib scikit-learn"
 WIDTH = 7.2  # inches, of two columns of text
 # Okabe and Ito's colours, which are told apart without full colour vision; shapes tell the groups apart without any
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
@@ -28,7 +29,7 @@ def look() -> Iterator[None]:
     try:
         import matplotlib
     except ModuleNotFoundError:
-        raise ValueError("figures need matplotlib and scikit-learn: pip install matplotlib scikit-learn") from None
+        raise ValueError(MISSING) from None
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(LOOK)
