@@ -96,19 +96,22 @@ def main(argv: list[str] | None = None) -> None:
         for warning in dict.fromkeys(line for line in log if line.startswith("WARNING")):
             print(warning, end="")
     keys = [dict(zip(several, values, strict=True)) for values in itertools.product(*several.values())]
-    measured = [sweeps.metrics(result.rows[result.method][rows.method_scorer(base.evaluate)]) for result in results]
-    baseline = sweeps.metrics(results[0].rows[rows.BASELINE]["plain"])
+    scorer = rows.method_scorer(base.evaluate)
+    measured = [sweeps.metrics(result.rows[result.method][scorer]) for result in results]
+    label, baseline = results[0].label(rows.BASELINE, scorer), sweeps.metrics(results[0].rows[rows.BASELINE][scorer])
     lines = sweeps.summary(list(zip(keys, measured, strict=True)))
     write_json(folder / "sweep.json", {
         "points": [{"folder": Path(p.output).name, "keys": k, **m} for p, k, m in zip(points, keys, measured, strict=True)],
-        "table": [line._asdict() for line in lines], "class name": baseline,
+        "table": [line._asdict() for line in lines], label: baseline,
     })  # fmt: skip
     with replace_file(folder / "sweep.csv") as file:
         file.write(sweeps.as_csv(lines).encode())
     if importlib.util.find_spec("matplotlib"):
         with style.look():
-            style.save(sweeps.draw(lines, baseline), folder, "sweep")
-    print(f"{len(points)} runs that differ in {' and '.join(several)}:\n\n{sweeps.markdown(lines)}\n\nfiles: {folder}/sweep.*")
+            style.save(sweeps.draw(lines, label, baseline), folder, "sweep")
+    reference = ", ".join(f"{name} {value:.1f}" for name, value in baseline.items())
+    print(f"{len(points)} runs that differ in {' and '.join(several)}:\n\n{sweeps.markdown(lines)}\n\n{label}: {reference}")
+    print(f"files: {folder}/sweep.*; the tables of all runs: log.txt beside them")
 
 
 if __name__ == "__main__":

@@ -225,6 +225,38 @@ def test_a_broader_kind_in_the_descriptions_is_reasonable():
     assert predictions.kinds("dog", sentences) == {"pet"}
 
 
+def test_a_broader_kind_of_a_true_label_is_black_and_another_class_red(run, tmp_path, monkeypatch):
+    column = Result.load(run).class_names.index
+    load = KeptScores._load
+
+    def one_cat(self, entry):  # image 5 shows a cat, and everything scores animal, cat, bus
+        table = np.full_like(load(self, entry), -1)
+        if entry["file"] == "labels.npy":
+            table[5, column("cat")] = 1
+        else:
+            table[:, [column("animal"), column("cat"), column("bus")]] = 3, 2, 1
+        return table
+
+    monkeypatch.setattr(KeptScores, "_load", one_cat)
+    _, stderr = rcnn("figure", "3", run, "--output", tmp_path, code=2)
+    assert stderr == "error: no image has two labels; --images says which to show\n"
+    stdout, found = draw("3", run, tmp_path, "--images", "00005.jpg")
+    shown = found["images"][0]["tasks"]["gzsl"]["class name"]
+    assert [entry["is"] for entry in shown[:3]] == ["reasonable", "true", "wrong"]
+    assert "class name: ≈ animal, ✓ cat, × bus" in stdout
+
+
+def test_a_picture_that_was_damaged_since_is_named(run, tmp_path):
+    picture = run.parent / "benchmark" / "images" / "00007.jpg"
+    whole = picture.read_bytes()
+    picture.write_bytes(b"no picture")
+    try:
+        _, stderr = rcnn("figure", "3", run, "--output", tmp_path, "--images", "00007.jpg", code=2)
+    finally:
+        picture.write_bytes(whole)
+    assert stderr == f"error: {picture}: cannot identify image: it is damaged, or of no known format\n"
+
+
 def test_figure_classes_is_the_difference_of_average_precisions(run, drawn):
     _, found = drawn("classes")
     result = Result.load(run)

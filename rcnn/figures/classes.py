@@ -11,7 +11,7 @@ from rcnn.results.result import Result
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST = 80  # classes in a picture, half of them from each end
+MOST = 100  # classes in a picture, half of them from each end
 
 
 def numbers(run: str) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from rcnn import checkpoint, rows
 from rcnn.figures import style
 from rcnn.figures.kept_scores import KeptScores
 from rcnn.printing import cut, short
 from rcnn.results.result import Result
-from rcnn.score.reading import read_rgb
+from rcnn.score.reading import read_rgb, reason
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList
 
@@ -41,7 +42,8 @@ def choose(kept: KeptScores, named: Sequence[str]) -> list[int]:
     """The images of these names, or without any, evenly spaced ones of those with two labels that the first task scores."""
     if not named:
         several = (kept.labels[:, max(kept.tasks.values()) :] == 1).sum(1) >= 2
-        candidates = np.flatnonzero(kept.readable & several)
+        if not len(candidates := np.flatnonzero(kept.readable & several)):
+            raise ValueError("no image has two labels; --images says which to show")
         return candidates[np.linspace(0, len(candidates) - 1, min(IMAGES, len(candidates))).astype(int)].tolist()
     chosen = []
     for name in named:
@@ -112,7 +114,7 @@ def draw(found: dict[str, Any]) -> "Figure":
         write(left, 0.19, textwrap.fill(label, 20), style="italic")
     for down, image in zip(np.arange(len(images)) * step + top, images, strict=True):
         panel = figure.add_axes((0.03 / width, 1 - (down + side) / height, side / width, side / height), anchor="NW")
-        panel.imshow(read_rgb(image["image"], 1024))
+        panel.imshow(_small(image["image"]))
         panel.set_axis_off()
         for left, (task, label) in zip(lefts, columns, strict=True):
             entries = image["tasks"][task][label]
@@ -123,3 +125,12 @@ def draw(found: dict[str, Any]) -> "Figure":
     marks = "; ".join(f"{mark} {word}" for word, (mark, _) in LOOK.items())
     write(0.03, height - 0.12, f"{marks}. {found['rule']} Images: {found['chosen']}.", 5, color="0.35")
     return figure
+
+
+def _small(path: str) -> Image.Image:
+    try:
+        image = read_rgb(path, 1024)
+    except Exception as error:  # of nearly every kind
+        raise ValueError(f"{path}: {reason(error)}") from None
+    image.thumbnail((1024, 1024))
+    return image

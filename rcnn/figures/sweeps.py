@@ -61,10 +61,10 @@ def as_csv(lines: Sequence[Line]) -> str:
     return text.getvalue()
 
 
-def draw(lines: Sequence[Line], baseline: Mapping[str, float]) -> "Figure":
+def draw(lines: Sequence[Line], label: str, baseline: Mapping[str, float]) -> "Figure":
     """mAP and the first F1 of every task over the key with most values, a curve for each value of the others.
 
-    Values of a key are drawn at even steps, since not all are numbers.
+    Values of a key are drawn at even steps, since not all are numbers; `baseline`, called `label`, is a line.
     """
     values = {key: list(dict.fromkeys(of.keys[key] for of in lines)) for key in lines[0].keys} or {"": [""]}
     along = max(values, key=lambda key: len(values[key]))
@@ -77,11 +77,11 @@ def draw(lines: Sequence[Line], baseline: Mapping[str, float]) -> "Figure":
         for of in lines:
             others = ", ".join(f"{key} {value}" for key, value in of.keys.items() if key != along)
             curves.setdefault(others or "method", []).append(of)
-        for i, (label, of) in enumerate(curves.items()):
+        for i, (of_others, of) in enumerate(curves.items()):
             x, look = [values[along].index(line.keys.get(along, "")) for line in of], i % len(style.COLOURS)
             mean, deviation = [line.mean[name] for line in of], [line.deviation[name] or 0 for line in of]
-            panel.errorbar(x, mean, deviation, color=style.COLOURS[look], marker=style.MARKERS[look], label=label)
-        panel.axhline(baseline[name], color="0.4", linestyle="--", label="class name")
+            panel.errorbar(x, mean, deviation, color=style.COLOURS[look], marker=style.MARKERS[look], label=of_others)
+        panel.axhline(baseline[name], color="0.4", linestyle="--", label=label)
         panel.set(title=f"{name}, %", xlabel=along)
         panel.set_xticks(range(len(values[along])), values[along])
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
