@@ -90,9 +90,10 @@ def numbers(run: str) -> dict[str, Any]:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """The numbers in words."""
+    before, after = found["pairs"].values()
     out = [
         f"{found['task'].upper()}, {found['images']:,} images, {found['hierarchy']} pairs of child and parent; in the labels "
-        f"{found['pairs']['before']:,} times, {found['pairs']['after']:,} with parents completed. {groups.OURS}"
+        f"{before:,} times, {after:,} with parents completed{' (none was missing)' * (before == after)}. {groups.OURS}"
     ]
     for name, of in found["rows"].items():
         recall, y = of["pairwise_recall"], of["labels"]
