@@ -20,7 +20,7 @@ from rcnn.clip import Clip
 from rcnn.datasets.images import read_images
 from rcnn.evaluation import check, evaluate
 from rcnn.figures import style, sweeps
-from rcnn.files import replace_file, write_json
+from rcnn.files import digest, replace_file, write_json
 from rcnn.learn.material import Material
 from rcnn.printing import short
 from rcnn.score import processes
@@ -55,7 +55,7 @@ def learn(settings: config.Config, classes: ClassList, model: Clip) -> None:
     """Learn a point, unless its folder has it."""
     with contextlib.suppress(FileNotFoundError):
         found = checkpoint.read_run(settings.output)[1]
-        before = config.Config.model_validate(found["config"])
+        before = config.override(found["config"], [])
         is_same = found["identity"] == Material(settings, model, classes).identity
         if is_same and not config.changed(before, settings, "learning", "rows"):
             return
@@ -81,6 +81,8 @@ def main(argv: list[str] | None = None) -> None:
         points.append(config.override(config.to_dict(base), pairs, values={"output": str(output)}))
     if len({point.output for point in points}) < len(points):
         raise ValueError("the names of two points' folders are the same; use values that differ in letters or digits")
+    if len({digest(config.to_dict(point) | {"output": ""}) for point in points}) < len(points):
+        raise ValueError("two points of the sweep are the same, as 0.1 and 0.10 are; expected each value once")
     classes = ClassList.read(base.classes.seen, base.classes.unseen)
     images = read_images(base.dataset, classes, base.cache)
     for point in points:  # before the long work: what is missing should show now

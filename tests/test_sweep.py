@@ -11,7 +11,7 @@ from PIL import Image
 from running import rcnn
 
 from rcnn import checkpoint, sweep, training
-from rcnn.figures import sweeps
+from rcnn.figures import style, sweeps
 from rcnn.results.result import Result
 
 GRID = ["train.pair_weight=0,0.5", "seed=0,1"]
@@ -139,6 +139,7 @@ def test_values_in_brackets_are_one_value_and_a_key_of_one_value_holds_for_all_p
         (["seed=0,1", "seed=2,3"], "seed: expected each value once, got 'seed=2,3'"),
         (["train.pair_weight=0.1,-1"], "train.pair_weight: expected auto or a number from 0 to 1e6, got -1"),
         (["seed=0,1", "dataset.annotations=null"], "dataset.images and dataset.annotations: expected the images"),
+        (["train.pair_weight=0.1,0.10"], "two points of the sweep are the same, as 0.1 and 0.10 are"),
         (["corpus.path=a/b,a_b"], "the names of two points' folders are the same"),
     ],
 )
@@ -147,6 +148,16 @@ def test_what_cannot_be_swept_is_one_line_before_any_work(world, tmp_path, pairs
     assert stderr.startswith(f"error: {said}")
     assert stderr.count("\n") == 1
     assert not (tmp_path / "swept").exists()
+
+
+def test_two_keys_are_drawn_as_curves_and_without_k_average_precision_alone_is():
+    keys = [{"a": a, "b": b} for a in ("x", "y", "z") for b in ("1", "2")]
+    lines = sweeps.summary([(of, {"ZSL mAP": 1.0, "GZSL mAP": 2.0}) for of in keys])
+    with style.look():
+        figure = sweeps.draw(lines, "class name", lines[0].mean)
+    assert [panel.get_title() for panel in figure.axes] == ["ZSL mAP, %", "GZSL mAP, %"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["class name", "b 1", "b 2"]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["x", "y", "z"]
 
 
 def test_a_summary_groups_points_by_all_keys_but_the_seed():

@@ -15,8 +15,8 @@ class KeptScores:
     """The tables of a run and what they are of; a FileNotFoundError or ValueError says how to make what is not there."""
 
     def __init__(self, run: str | Path, result: Result):
-        self._folder, self._again = Path(run) / "scores_kept", f"python -m rcnn.evaluate {shlex.quote(str(run))} "
-        self._again += "evaluate.keep_scores=true"
+        self._folder = Path(run) / "scores_kept"
+        self._again = f"python -m rcnn.evaluate {shlex.quote(str(run))} evaluate.keep_scores=true"
         path = self._folder / INDEX
         if not path.is_file():
             raise FileNotFoundError(f"{run} has kept no scores of its images, which this figure needs: {self._again}")

@@ -68,8 +68,8 @@ def draw(lines: Sequence[Line], label: str, baseline: Mapping[str, float]) -> "F
     """
     values = {key: list(dict.fromkeys(of.keys[key] for of in lines)) for key in lines[0].keys} or {"": [""]}
     along = max(values, key=lambda key: len(values[key]))
-    names = [name for name in baseline if name.endswith("mAP")]
-    names += [next(name for name in baseline if name.startswith(task.replace("mAP", "F1"))) for task in names]
+    shown = list(dict.fromkeys(name.split()[1] for name in baseline))[:2]
+    names = [name for metric in shown for name in baseline if name.endswith(metric)]
     figure = style.new(2.4)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for panel, name in zip(panels, names, strict=True):
