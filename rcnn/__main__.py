@@ -11,6 +11,8 @@ COMMANDS = {
     "train": "learn class names from their descriptions, and measure them",
     "evaluate": "measure a run, or continue a measurement",
     "report": "the paper's tables with ours beside",
+    "figure": "the paper's figures 3 to 5, and of epochs and classes",
+    "sweep": "learn and measure many runs that differ in some keys",
     "predict": "tag images with the classes of a run, or with a list of names",
     "calibrate": "fit the cut-offs of tags to some checked photos",
     "data": "what a configuration needs, and what of it is there",

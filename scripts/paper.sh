@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole paper: every table of the data sets that are here, ours beside, in outputs/paper/README.md.
+# The whole paper: every table of the data sets that are here, ours beside, and figures, in outputs/paper/README.md.
 #
 #   bash scripts/paper.sh [--skip STEP] [key=value …]
 #
@@ -12,8 +12,8 @@
 # Nothing is downloaded, CLIP's weights neither: the page says what is absent and how to get it, with the hours that measuring
 # will take here.
 # What fails does not stop the others; the exit code is then 1, and the last line names it.
-# Pairs are configuration keys for all of them, such as train.epochs=5, clip.weights=ViT-B-16.pt or evaluate.tagclip=true,
-# which measures the paper's TagCLIP* by a second pass over the images.
+# Pairs are configuration keys for all of them, such as train.epochs=5, clip.weights=ViT-B-16.pt, evaluate.keep_scores=true,
+# which Figures 3 and 5 need, or evaluate.tagclip=true, which measures the paper's TagCLIP* by a second pass over the images.
 
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "$0")/.."

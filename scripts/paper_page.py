@@ -3,11 +3,13 @@
 
     python scripts/paper_page.py [--measured NAME …] [--failed NAME …] [key=value …]
 
-writes outputs/paper/README.md from the results of what was measured, and tables.{md,csv,tex} beside it. For what is absent it
-measures how fast an image tower of ViT-B/16's size with random weights is on this machine. Nothing is downloaded.
+writes outputs/paper/README.md from the results of what was measured, and tables.{md,csv,tex} and figures/ beside it. For what
+is absent it measures how fast an image tower of ViT-B/16's size with random weights is on this machine. Nothing is downloaded.
 """
 
 import argparse
+import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ import prepare_openimages
 import torch
 from paper_ready import has_images, has_weights, load
 
-from rcnn import cli, config, runtime
+from rcnn import cli, config, figure, runtime
 from rcnn.clip.image_tower import ImageEncoder
 from rcnn.datasets import DATASETS
 from rcnn.files import replace_file
@@ -182,6 +184,18 @@ def absent(names: Sequence[str], pairs: Sequence[str]) -> list[str]:
     ]
 
 
+def figures(name: str, run: str) -> list[str]:
+    """Lines with the figures of a run that there is something to draw of, and why there are no others."""
+    lines, absent = ["", f"### {DATASETS[name].title}", ""], []
+    for key in figure.FIGURES:
+        try:
+            figure.main([key, os.path.relpath(run), "--output", str(FOLDER / "figures" / name)])
+            lines += [f"![figure {key}](figures/{name}/figure_{key}.png)", ""]
+        except (ValueError, OSError) as error:
+            absent.append(f"- No figure {key}: {error}")
+    return lines + absent
+
+
 def write(measured: Sequence[str], failed: Sequence[str], pairs: Sequence[str]) -> None:
     """Write the page, and the tables beside it."""
     results = {name: Result.load(load(name, pairs).output) for name in measured}
@@ -203,7 +217,7 @@ def write(measured: Sequence[str], failed: Sequence[str], pairs: Sequence[str]) 
     for state, names in states.items():
         if names:
             lines.append(f"- {state}: {', '.join(DATASETS[name].title for name in names)}")
-    lines += ["- Figures: not made yet", "", "The paper's method, RCNn. In brackets: ours minus the paper's. Percent.", ""]
+    lines += ["", "The paper's method, RCNn. In brackets: ours minus the paper's. Percent.", ""]
     lines += glance(results)
     for name in SOURCES:
         lines += ["", f"## {DATASETS[name].title}", *numbers(name, results.get(name))]
@@ -223,6 +237,10 @@ def write(measured: Sequence[str], failed: Sequence[str], pairs: Sequence[str]) 
         spent = results["mini"].seconds
         if spent.get("images"):
             lines += ["", f"Its image tower took {spent['image_tower'] / spent['images']:.4f} s an image here."]
+    shutil.rmtree(FOLDER / "figures", ignore_errors=True)  # of an earlier run
+    if results:
+        lines += ["", "## Figures", "", "Also as PDF, and the numbers of each as JSON, in `figures/`."]
+        lines += [line for name in results for line in figures(name, load(name, pairs).output)]
     if gone:
         lines += ["", "## What is absent", "", *absent(gone, pairs)]
     for form, suffix in tables.FORMATS.items():

@@ -58,7 +58,10 @@ def test_with_nothing_downloaded_it_measures_the_mini_benchmark_and_says_what_to
     ]
     page = (copy / "outputs" / "paper" / "README.md").read_text()
     assert "- Measured: mini benchmark\n- Absent, see *What is absent*: MS-COCO, NUS-WIDE, Open Images\n" in page
-    assert "- Figures: not made yet" in page
+    assert "![figure 4](figures/mini/figure_4.png)" in page
+    assert "- No figure 5: outputs/mini has kept no scores of its images" in page
+    drawn = {path.name for path in (copy / "outputs" / "paper" / "figures" / "mini").iterdir()}
+    assert drawn == {f"figure_{key}.{suffix}" for key in ("4", "classes") for suffix in ("png", "pdf", "json")}
     assert "| MS-COCO, F1@3 | ZSL | not measured | 53.6 | - | 86.3 | - |" in page
     result = json.loads((copy / "outputs" / "mini" / "result.json").read_text())
     assert f"{result['rows']['cnr_pbl']['mssa']['zsl']['mAP']['value']:.1f}" in page.partition("## Mini benchmark")[2]
