@@ -18,6 +18,7 @@ import torch
 
 from rcnn import checkpoint, config, provenance, runtime
 from rcnn.clip import Clip
+from rcnn.clip.image_tower import ImageFeatures
 from rcnn.files import digest
 from rcnn.learn import class_embeddings, closed_form, losses
 from rcnn.printing import lossless, short
@@ -26,6 +27,7 @@ from rcnn.score.reading import AnyImage
 from rcnn.score.views import available_cores, batches
 from rcnn.tagging.cutoffs import Cutoffs, Statistics, fitted
 from rcnn.tagging.labels import full_names, presence
+from rcnn.tagging.maps import Maps, score_maps
 from rcnn.tagging.tags import TOP, Tag, must_fit, ranked
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList, parse_name
@@ -243,24 +245,68 @@ class Tagger:
             CPU; and {index: why} of those that cannot.
         """
         z, e = self.class_embeddings.to(self.model.device), self.settings.evaluate
-        size, batch_size = self.model.image.image_size, batch_size or self.workload()["batch_size"]
-        given = size, e.grids, batch_size, workers
-        for batch in batches(images, *given, upright=True, max_pixels=e.max_pixels, device=self.model.device):
+        for indices, features, broken in self._encode(images, batch_size or self.workload()["batch_size"], workers):
             total = torch.zeros(0, len(self.class_names))
+            if features:
+                with torch.inference_mode():
+                    total = _finite(mssa.score(features, z, e.grids, e.temperature).total)
+            yield indices, total.cpu(), broken
+
+    def maps(self, image: AnyImage, names: Iterable[str] | None = None) -> Maps:
+        """Where an image scores high for which class: score maps (C, H, W), and which snippets won; see `Maps`.
+
+        Args:
+            image: as in `tag`.
+            names: classes of the list, as in `calibrate`, in the order wanted; all by default.
+
+        Raises:
+            ValueError: it is no image, or a name is not one class of the list.
+        """
+        columns = list(range(len(self.class_names))) if names is None else self._columns(names)
+        z, e = self.class_embeddings[columns].to(self.model.device), self.settings.evaluate
+        ((_, features, broken),) = self._encode([image], 1)
+        _must_be_read([image], broken)
+        chosen = [self.class_names[column] for column in columns]
+        found = score_maps(features, z, chosen, e.grids, e.temperature, self.model.image.image_size)
+        _finite(found.scores)
+        return found
+
+    def _columns(self, names: Iterable[str]) -> list[int]:
+        """The columns of classes by their names."""
+        listed = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+        if isinstance(names, str) or not listed or not all(isinstance(name, str) for name in listed):
+            raise ValueError(f"names: expected a list of class names, got {short(names)}")
+        return presence(full_names(self.class_names, self.notes), [[name] for name in listed]).argmax(1).tolist()
+
+    def _encode(
+        self, images: Sequence[AnyImage], batch_size: int, workers: int = 0
+    ) -> Iterator[tuple[list[int], ImageFeatures | None, dict[int, str]]]:
+        """(indices, features, broken) of one batch after the other, as `stream`; no features if none can be read."""
+        e, device = self.settings.evaluate, self.model.device
+        given = self.model.image.image_size, e.grids, batch_size, workers
+        for batch in batches(images, *given, upright=True, max_pixels=e.max_pixels, device=device):
+            features = None
             if batch.indices:
                 with torch.inference_mode():
                     features = self.model.encode_views(batch.pixels)
-                    total = mssa.score(features, z, e.grids, e.temperature).total
-                if not total.isfinite().all():
-                    raise ValueError("the scores are not finite numbers; set evaluate.precision=float32")
-            yield batch.indices, total.cpu(), batch.broken
+            yield batch.indices, features, batch.broken
 
     def _read(self, images: AnyImage | Iterable[AnyImage]) -> Iterator[torch.Tensor]:
         """(b, C) scores of one batch after the other of images that all have to be readable."""
         images = [images] if isinstance(images, AnyImage) else list(images)
         for _, scores, broken in self.stream(images):
-            for index, problem in broken.items():
-                image = images[index]
-                name = lossless(str(image)) if isinstance(image, str | Path) else f"{index} ({type(image).__name__})"
-                raise ValueError(f"cannot read image {name}: {problem}")
+            _must_be_read(images, broken)
             yield scores
+
+
+def _must_be_read(images: Sequence[AnyImage], broken: dict[int, str]) -> None:
+    for index, problem in broken.items():
+        image = images[index]
+        name = lossless(str(image)) if isinstance(image, str | Path) else f"{index} ({type(image).__name__})"
+        raise ValueError(f"cannot read image {name}: {problem}")
+
+
+def _finite(scores: torch.Tensor) -> torch.Tensor:
+    if not scores.isfinite().all():
+        raise ValueError("the scores are not finite numbers; set evaluate.precision=float32")
+    return scores
