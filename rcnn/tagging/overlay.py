@@ -57,7 +57,8 @@ def overlay(photo: Image.Image, score_map: np.ndarray, snippets: Sequence[Sequen
     low, high = float(score_map.min()), float(score_map.max())
     levels = np.round(255 * (score_map - low) / max(high - low, 1e-12)).astype(np.uint8)
     smooth = Image.fromarray(levels).resize(photo.size, Image.Resampling.BICUBIC)
-    made = Image.blend(photo, Image.merge("RGB", [smooth.point(c.tolist()) for c in colours().T]), OPACITY)
+    grey = photo.convert("L").convert("RGB")  # so that all colour is the map's
+    made = Image.blend(grey, Image.merge("RGB", [smooth.point(c.tolist()) for c in colours().T]), OPACITY)
     draw, (width, height) = ImageDraw.Draw(made), made.size
     for left, top, right, bottom in snippets:
         box = left * (width - 1), top * (height - 1), right * (width - 1), bottom * (height - 1)
