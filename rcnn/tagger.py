@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from rcnn import checkpoint, config, provenance, runtime
+from rcnn import checkpoint, config, hub, provenance, runtime
 from rcnn.clip import Clip
 from rcnn.clip.image_tower import ImageFeatures
 from rcnn.files import digest
@@ -116,15 +116,18 @@ class Tagger:
 
     @classmethod
     def load(cls, run: str | Path, *pairs: str, **overrides: object) -> "Tagger":
-        """A tagger from the folder that `save` or rcnn.train wrote, with the cut-offs that are there.
+        """A tagger from the folder that `save`, rcnn.train or rcnn.export wrote, with the cut-offs that are there.
 
         Args:
+            run: the folder, or where one of rcnn.export is on Hugging Face's hub: hf://user/repo, or hf://user/repo@revision.
             pairs: configuration keys to set, such as "device=cuda".
             overrides: the same as keywords, such as device="cuda" or **{"clip.weights": "moved.pt"}.
 
         Raises:
             FileNotFoundError, ValueError: no run, no weights, or not the weights the run was learned with; cut-offs of others.
         """
+        if str(run).startswith(hub.PREFIX):
+            run, pairs = hub.fetch(run), (*hub.DISTRUSTED, *pairs)
         tagger, path = cls.of_run(run, *pairs, **overrides), Path(run) / CUTOFFS
         tagger.cutoffs = Cutoffs.load(path, tagger.identity, tagger.class_names) if path.exists() else None
         return tagger
