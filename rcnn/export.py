@@ -6,7 +6,6 @@ Tagger.load("hf://user/repo") use it; CLIP's weights stay where they are. With -
 neither this package nor torch: from uint8 views of images to scores. No path and no name of a user is in any of them.
 """
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,22 @@ from rcnn.tagging.labels import full_names
 
 CARD, ONNX = "README.md", "model.onnx"
 FRONT = "---\nlibrary_name: rcnn\npipeline_tag: zero-shot-image-classification\ntags: [clip, multi-label]\n---\n"
+TEXT = """# {count} classes for multi-label zero-shot recognition
+
+Class embeddings of rcnn {version}: the scores of these classes on a photo, by CLIP and MSSA.
+
+    from rcnn import Tagger
+    Tagger.load("FOLDER").tag("photo.jpg")  # or hf://user/repo
+
+| | |
+|---|---|
+| CLIP | {clip} |
+| SHA-256 of its weights | {weights} |
+| text corpus | {corpus} |
+| grids, τ_s | {grids}, {temperature} |
+| thresholds | {thresholds} |
+
+"""
 
 
 def portable(settings: config.Config) -> config.Config:
@@ -29,77 +44,72 @@ def portable(settings: config.Config) -> config.Config:
     model = {"model": clip.model, "pretrained": clip.pretrained if clip.model else None}
     scoring = {key: getattr(evaluate, key) for key in ("grids", "temperature", "precision", "max_pixels")}
     here = config.override({"clip": model, "evaluate": scoring}, [])
-    return here.model_copy(update={"output": "outputs/run", "cache": "outputs/cache"})  # not made absolute
+    return here.model_copy(update={"output": "outputs/run", "cache": "outputs/cache"})  # which override made absolute
 
 
-def card(tagger: Tagger, result: Result | None, corpus: str) -> str:
+def card(tagger: Tagger, corpus: str, result: Result | None) -> str:
     """The model card, Markdown; `corpus` is the fingerprint of what the class embeddings were made of."""
-    clip, evaluate, cutoffs = tagger.settings.clip, tagger.settings.evaluate, tagger.cutoffs
-    known = f"{clip.model} ({clip.pretrained}) of open_clip" if clip.model else "a file; set clip.weights to it"
+    clip, evaluate, thresholds = tagger.settings.clip, tagger.settings.evaluate, "none; rcnn calibrate fits some"
+    if tagger.cutoffs:
+        facts = tagger.cutoffs.facts
+        micro = "{:.1%} [{:.1%}, {:.1%}]".format(*facts["held_out"]["micro F1"])
+        thresholds = f"fitted to {facts['photos']} checked photos; micro-F1 on those held out {micro}"
     lines = [
-        f"{FRONT}# {len(tagger.class_names)} classes for multi-label zero-shot recognition\n",
-        f"Class embeddings of rcnn {rcnn.__version__}: of a photo they give the scores of these classes, by CLIP and MSSA.\n",
-        '    from rcnn import Tagger\n    Tagger.load("FOLDER").tag("photo.jpg")  # or hf://user/repo\n',
-        f"| | |\n|---|---|\n| CLIP | {known} |\n| SHA-256 of its weights | {tagger.model.sha256} |",
-        f"| text corpus | {corpus} |\n| grids, τ_s | {list(evaluate.grids)}, {evaluate.temperature} |",
-    ]
-    if cutoffs:
-        f1, low, high = cutoffs.facts["held_out"]["micro F1"]
-        fitted = (
-            f"fitted to {cutoffs.facts['photos']} checked photos; micro-F1 on held-out ones {f1:.1%} [{low:.1%}, {high:.1%}]"
-        )
-        lines.append(f"| thresholds | {fitted} |")
-    else:
-        lines.append("| thresholds | none; rcnn calibrate fits them |")
+        FRONT,
+        TEXT.format(
+            count=len(tagger.class_names), version=rcnn.__version__, weights=tagger.model.sha256, corpus=corpus,
+            clip=f"open_clip's {clip.model} ({clip.pretrained})" if clip.model else "a file; clip.weights names it",
+            grids=list(evaluate.grids), temperature=evaluate.temperature, thresholds=thresholds,
+        ),
+    ]  # fmt: skip
     if result:
-        lines.append(f"\n## Metrics\n\nOn {result.images.used:,} images ({result.dataset}), in percent, with 95 % intervals.\n")
-        lines.append("| task | metric | |\n|---|---|---|")
+        lines.append(f"## Metrics\n\n{result.images.used:,} images ({result.dataset}); percent, with 95 % intervals.\n\n")
         for task, metrics in result.rows[result.method][method_scorer(result.settings.evaluate)].items():
             for name, metric in metrics.items():
-                shown = " [{:.1f}, {:.1f}]".format(*metric.interval) if metric.interval else ""
-                lines.append(f"| {task.upper()} | {name} | {metric.value:.1f}{shown} |")
-        lines += [f"\nNot comparable with the paper: {doubt}." for doubt in result.doubts]
-    lines += ["\n## Classes\n", *(f"    {name}" for name in full_names(tagger.class_names, tagger.notes))]
-    return "\n".join(lines) + "\n"
+                interval = " [{:.1f}, {:.1f}]".format(*metric.interval) if metric.interval else ""
+                lines.append(f"- {task.upper()} {name}: {metric.value:.1f}{interval}\n")
+        lines += [*(f"- not comparable with the paper: {doubt}\n" for doubt in result.doubts), "\n"]
+    lines += ["## Classes\n\n", *(f"    {name}\n" for name in full_names(tagger.class_names, tagger.notes))]
+    return "".join(lines)
 
 
 def export(run: Path, folder: Path, pairs: list[str], onnx: bool) -> list[str]:
     """Write the files to a folder that is new, or has an older export; returns what was done, in words."""
-    if folder.exists() and any(folder.iterdir()):
-        written = folder / CARD
-        if not written.is_file() or not read_text(written).startswith(FRONT):
-            raise ValueError(f"{folder} is not empty, and holds no export of rcnn; choose another folder")
-    _, metadata = checkpoint.read_run(run)
-    tagger, path = Tagger.load(run, *pairs), run / "result.json"
-    result = Result.load(path) if path.exists() else None
+    is_ours = (folder / CARD).is_file() and read_text(folder / CARD).startswith(FRONT)
+    if folder.exists() and any(folder.iterdir()) and not is_ours:
+        raise ValueError(f"{folder} is not empty, and holds no export of rcnn; choose another folder")
+    (_, metadata), path = checkpoint.read_run(run), run / "result.json"
+    tagger, result = Tagger.load(run, *pairs), Result.load(path) if path.exists() else None
     if result and (result.class_names, result.weights_sha256) != (tagger.class_names, metadata["weights_sha256"]):
         raise ValueError(f"{path} is the result of another run; measure this one again: python -m rcnn.evaluate {run} --again")
-    replace(tagger, settings=portable(tagger.settings)).save(folder)
     done = [f"{len(tagger.class_names)} classes, {'with' if tagger.cutoffs else 'without'} thresholds: {folder}"]
-    (folder / ONNX).unlink(missing_ok=True)
     if onnx:
-        from rcnn.tagging import onnx_file  # here, since it is not needed without
+        from rcnn.tagging import onnx_file  # here, since most runs need no torch exporter
 
         exact = Tagger.of_run(run, *pairs, device="cpu", **{"evaluate.precision": "float32"})
-        difference = onnx_file.write(replace(exact, cutoffs=tagger.cutoffs), folder / ONNX)
+        data, difference = onnx_file.convert(replace(exact, cutoffs=tagger.cutoffs))
         done.append(f"{folder / ONNX}: its scores differ from ours by {difference:.1e} at most, on noise")
-    with replace_file(folder / CARD) as file:
-        file.write(card(tagger, result, metadata["identity"]["corpus"]).encode())
+    with replace_file(folder / CARD) as file:  # first, since by it a folder is known as an export
+        file.write(card(tagger, metadata["identity"]["corpus"], result).encode())
+    replace(tagger, settings=portable(tagger.settings)).save(folder)
+    (folder / ONNX).unlink(missing_ok=True)
+    if onnx:
+        with replace_file(folder / ONNX) as file:
+            file.write(data)
     return done
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = cli.parser("export", __doc__, but=("learning", "rows", "metrics"))
-    parser.add_argument("run", metavar="RUN", help="folder of a finished run of rcnn.train, or of Tagger.save")
-    parser.add_argument("folder", metavar="FOLDER", help="what to write")
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run of rcnn.train, or of Tagger.save")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="what to write")
     parser.add_argument("pairs", nargs="*", metavar="key=value", help="configuration keys to set, such as clip.weights")
     parser.add_argument("--onnx", action="store_true", help="also write model.onnx (pip install '.[onnx]')")
     args = parser.parse_intermixed_args(argv)
-    folder = Path(args.folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is no folder")
-    for line in export(Path(args.run), folder, args.pairs, args.onnx):
-        print(message(line), file=sys.stdout)
+    if args.folder.exists() and not args.folder.is_dir():
+        raise ValueError(f"{args.folder} is no folder")
+    for line in export(args.run, args.folder, args.pairs, args.onnx):
+        print(message(line))
 
 
 if __name__ == "__main__":
