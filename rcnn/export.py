@@ -40,9 +40,8 @@ Class embeddings of rcnn {version}: the scores of these classes on a photo, by C
 
 def portable(settings: config.Config) -> config.Config:
     """What of the settings tagging reads, and no path."""
-    clip, evaluate = settings.clip, settings.evaluate
+    clip, scoring = settings.clip, settings.evaluate.model_dump(include={"grids", "temperature", "precision", "max_pixels"})
     model = {"model": clip.model, "pretrained": clip.pretrained if clip.model else None}
-    scoring = {key: getattr(evaluate, key) for key in ("grids", "temperature", "precision", "max_pixels")}
     here = config.override({"clip": model, "evaluate": scoring}, [])
     return here.model_copy(update={"output": "outputs/run", "cache": "outputs/cache"})  # which override made absolute
 
@@ -51,34 +50,30 @@ def card(tagger: Tagger, corpus: str, result: Result | None) -> str:
     """The model card, Markdown; `corpus` is the fingerprint of what the class embeddings were made of."""
     clip, evaluate, thresholds = tagger.settings.clip, tagger.settings.evaluate, "none; rcnn calibrate fits some"
     if tagger.cutoffs:
-        facts = tagger.cutoffs.facts
-        micro = "{:.1%} [{:.1%}, {:.1%}]".format(*facts["held_out"]["micro F1"])
-        thresholds = f"fitted to {facts['photos']} checked photos; micro-F1 on those held out {micro}"
-    lines = [
-        FRONT,
-        TEXT.format(
-            count=len(tagger.class_names), version=rcnn.__version__, weights=tagger.model.sha256, corpus=corpus,
-            clip=f"open_clip's {clip.model} ({clip.pretrained})" if clip.model else "a file; clip.weights names it",
-            grids=list(evaluate.grids), temperature=evaluate.temperature, thresholds=thresholds,
-        ),
-    ]  # fmt: skip
+        held_out = "{:.1%} [{:.1%}, {:.1%}]".format(*tagger.cutoffs.facts["held_out"]["micro F1"])
+        thresholds = f"fitted to {tagger.cutoffs.facts['photos']} checked photos; micro-F1 on those held out {held_out}"
+    text = TEXT.format(
+        count=len(tagger.class_names), version=rcnn.__version__, weights=tagger.model.sha256, corpus=corpus,
+        clip=f"open_clip's {clip.model} ({clip.pretrained})" if clip.model else "a file; clip.weights names it",
+        grids=list(evaluate.grids), temperature=evaluate.temperature, thresholds=thresholds,
+    )  # fmt: skip
     if result:
-        lines.append(f"## Metrics\n\n{result.images.used:,} images ({result.dataset}); percent, with 95 % intervals.\n\n")
+        text += f"## Metrics\n\n{result.images.used:,} images ({result.dataset}); percent, with 95 % intervals.\n\n"
         for task, metrics in result.rows[result.method][method_scorer(result.settings.evaluate)].items():
             for name, metric in metrics.items():
                 interval = " [{:.1f}, {:.1f}]".format(*metric.interval) if metric.interval else ""
-                lines.append(f"- {task.upper()} {name}: {metric.value:.1f}{interval}\n")
-        lines += [*(f"- not comparable with the paper: {doubt}\n" for doubt in result.doubts), "\n"]
-    lines += ["## Classes\n\n", *(f"    {name}\n" for name in full_names(tagger.class_names, tagger.notes))]
-    return "".join(lines)
+                text += f"- {task.upper()} {name}: {metric.value:.1f}{interval}\n"
+        text += "".join(f"- not comparable with the paper: {doubt}\n" for doubt in result.doubts) + "\n"
+    names = full_names(tagger.class_names, tagger.notes)
+    return f"{FRONT}{text}## Classes\n\n" + "".join(f"    {name}\n" for name in names)
 
 
 def export(run: Path, folder: Path, pairs: list[str], onnx: bool) -> list[str]:
     """Write the files to a folder that is new, or has an older export; returns what was done, in words."""
-    is_ours = (folder / CARD).is_file() and read_text(folder / CARD).startswith(FRONT)
-    if folder.exists() and any(folder.iterdir()) and not is_ours:
-        raise ValueError(f"{folder} is not empty, and holds no export of rcnn; choose another folder")
-    (_, metadata), path = checkpoint.read_run(run), run / "result.json"
+    is_new = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not is_new and not ((folder / CARD).is_file() and read_text(folder / CARD).startswith(FRONT)):
+        raise ValueError(f"{folder} is there, and no export of rcnn; choose another folder")
+    metadata, path = checkpoint.read_run(run)[1], run / "result.json"
     tagger, result = Tagger.load(run, *pairs), Result.load(path) if path.exists() else None
     if result and (result.class_names, result.weights_sha256) != (tagger.class_names, metadata["weights_sha256"]):
         raise ValueError(f"{path} is the result of another run; measure this one again: python -m rcnn.evaluate {run} --again")
@@ -106,8 +101,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("pairs", nargs="*", metavar="key=value", help="configuration keys to set, such as clip.weights")
     parser.add_argument("--onnx", action="store_true", help="also write model.onnx (pip install '.[onnx]')")
     args = parser.parse_intermixed_args(argv)
-    if args.folder.exists() and not args.folder.is_dir():
-        raise ValueError(f"{args.folder} is no folder")
     for line in export(args.run, args.folder, args.pairs, args.onnx):
         print(message(line))
 

@@ -77,9 +77,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--dry-run: expected --xmp or --remove, whose changes it shows")
     if args.output and (args.format or args.dry_run or args.remove):
         parser.error("--output: its format follows from its name, and neither --dry-run nor --remove writes a table")
-    if args.maps and (args.dry_run or args.remove):
-        parser.error("--maps: neither --dry-run nor --remove writes maps")
     if args.maps:
+        if args.dry_run or args.remove:
+            parser.error("--maps: neither --dry-run nor --remove writes maps")
         must_be_apart(args.maps, args.places)
     if args.output and Path(args.output).suffix not in ENDINGS:
         raise ValueError(f"--output: expected a name that ends in {', '.join(ENDINGS)}, got {cut(args.output)}")

@@ -18,7 +18,6 @@ import torch
 
 from rcnn import checkpoint, config, hub, provenance, runtime
 from rcnn.clip import Clip
-from rcnn.clip.image_tower import ImageFeatures
 from rcnn.files import digest
 from rcnn.learn import class_embeddings, closed_form, losses
 from rcnn.printing import lossless, short
@@ -258,40 +257,29 @@ class Tagger:
     def maps(self, image: AnyImage, names: Iterable[str] | None = None) -> Maps:
         """Where an image scores high for which class: score maps (C, H, W), and which snippets won; see `Maps`.
 
-        Args:
-            image: as in `tag`.
-            names: classes of the list, as in `calibrate`, in the order wanted; all by default.
-
-        Raises:
-            ValueError: it is no image, or a name is not one class of the list.
+        `names` are classes of the list, as in `calibrate`, in the order wanted, by default all; errors as there.
         """
         columns = list(range(len(self.class_names))) if names is None else self._columns(names)
         z, e = self.class_embeddings[columns].to(self.model.device), self.settings.evaluate
-        ((_, features, broken),) = self._encode([image], 1)
+        ((_, features, broken),) = self._encode([image], 1, 0)
         _must_be_read([image], broken)
         chosen = [self.class_names[column] for column in columns]
         found = score_maps(features, z, chosen, e.grids, e.temperature, self.model.image.image_size)
-        _finite(found.scores)
-        return found
+        return found._replace(scores=_finite(found.scores))
 
-    def _columns(self, names: Iterable[str]) -> list[int]:
-        """The columns of classes by their names."""
-        listed = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
-        if isinstance(names, str) or not listed or not all(isinstance(name, str) for name in listed):
+    def _columns(self, names):
+        names = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [None]
+        if not names or not all(isinstance(name, str) for name in names):
             raise ValueError(f"names: expected a list of class names, got {short(names)}")
-        return presence(full_names(self.class_names, self.notes), [[name] for name in listed]).argmax(1).tolist()
+        return presence(full_names(self.class_names, self.notes), [[name] for name in names]).argmax(1).tolist()
 
-    def _encode(
-        self, images: Sequence[AnyImage], batch_size: int, workers: int = 0
-    ) -> Iterator[tuple[list[int], ImageFeatures | None, dict[int, str]]]:
-        """(indices, features, broken) of one batch after the other, as `stream`; no features if none can be read."""
-        e, device = self.settings.evaluate, self.model.device
-        given = self.model.image.image_size, e.grids, batch_size, workers
-        for batch in batches(images, *given, upright=True, max_pixels=e.max_pixels, device=device):
-            features = None
-            if batch.indices:
-                with torch.inference_mode():
-                    features = self.model.encode_views(batch.pixels)
+    def _encode(self, images, batch_size, workers):
+        """(indices, features or None, broken) of one batch after the other, as `stream`."""
+        e, size = self.settings.evaluate, self.model.image.image_size
+        given = size, e.grids, batch_size, workers
+        for batch in batches(images, *given, upright=True, max_pixels=e.max_pixels, device=self.model.device):
+            with torch.inference_mode():
+                features = self.model.encode_views(batch.pixels) if batch.indices else None
             yield batch.indices, features, batch.broken
 
     def _read(self, images: AnyImage | Iterable[AnyImage]) -> Iterator[torch.Tensor]:
@@ -302,14 +290,14 @@ class Tagger:
             yield scores
 
 
-def _must_be_read(images: Sequence[AnyImage], broken: dict[int, str]) -> None:
+def _must_be_read(images, broken):
     for index, problem in broken.items():
         image = images[index]
         name = lossless(str(image)) if isinstance(image, str | Path) else f"{index} ({type(image).__name__})"
         raise ValueError(f"cannot read image {name}: {problem}")
 
 
-def _finite(scores: torch.Tensor) -> torch.Tensor:
+def _finite(scores):
     if not scores.isfinite().all():
         raise ValueError("the scores are not finite numbers; set evaluate.precision=float32")
     return scores

@@ -144,7 +144,7 @@ def test_bad_arguments_of_export_are_one_clear_line(saved, tmp_path):
     (tmp_path / "file").write_text("")
     for given, said in [
         ([tmp_path, tmp_path / "out"], "is no finished run"),
-        ([saved, tmp_path / "file"], "is no folder"),
+        ([saved, tmp_path / "file"], "choose another folder"),
         ([saved, tmp_path / "out", "clip.weights=nowhere.pt"], "there is no file"),
     ]:
         _, err = rcnn("export", *given, code=2)

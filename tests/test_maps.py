@@ -153,7 +153,7 @@ def test_a_photo_whose_overlay_cannot_be_written_is_named_and_the_others_are_wri
 
 def test_a_folder_of_maps_that_would_be_tagged_the_next_time_is_refused(photos, names):
     _, err = rcnn("predict", photos, *names, "--maps", photos / "maps", code=2)
-    assert "choose a folder outside of it" in err
+    assert "choose a folder outside of them" in err
     assert err.count("\n") == 1
 
 

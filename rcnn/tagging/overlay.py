@@ -20,13 +20,9 @@ if TYPE_CHECKING:
 
 OPACITY = 0.55  # of the colours
 LONGEST = 80  # bytes of a class name in a file name
-# OKLab's definition (Björn Ottosson, 2020): to the roots of cone responses, and from these to linear sRGB
-OKLAB_TO_CONES = [[1, 1, 1], [0.3963377774, -0.1055613458, -0.0894841775], [0.2158037573, -0.0638541728, -1.2914855480]]
-CONES_TO_SRGB = [
-    [4.0767416621, -1.2684380046, -0.0041960863],
-    [-3.3077115913, 2.6097574011, -0.7034186147],
-    [0.2309699292, -0.3413193965, 1.7076147010],
-]
+# OKLab's definition (Björn Ottosson, 2020): to the roots of cone responses, and from their cubes to linear sRGB
+OKLAB_TO_CONES = [[1, 1, 1], [0.39634, -0.10556, -0.08948], [0.21580, -0.06385, -1.29149]]
+CONES_TO_SRGB = [[4.07674, -1.26844, -0.00420], [-3.30771, 2.60976, -0.70342], [0.23097, -0.34132, 1.70761]]
 
 
 def oklab_colours() -> np.ndarray:
@@ -41,9 +37,8 @@ def oklab_colours() -> np.ndarray:
 
 def colours() -> np.ndarray:
     """The same as sRGB, (256, 3) uint8."""
-    linear = ((oklab_colours() @ np.array(OKLAB_TO_CONES)) ** 3 @ np.array(CONES_TO_SRGB)).clip(0, 1)
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.round(255 * encoded).astype(np.uint8)
+    linear = (oklab_colours() @ np.array(OKLAB_TO_CONES)) ** 3 @ np.array(CONES_TO_SRGB)
+    return np.round(255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)).astype(np.uint8)
 
 
 def overlay(photo: Image.Image, score_map: np.ndarray, snippets: Sequence[Sequence[float]] = ()) -> Image.Image:
@@ -79,11 +74,10 @@ class Overlays:
         """Write the overlays of a photo; returns why they cannot be written, if so."""
         if not tags:
             return None
-        size, most = self.tagger.model.image.image_size, self.tagger.settings.evaluate.max_pixels
-        base = self.folder / os.path.relpath(os.path.abspath(photo), self.common)
+        base, tagger = self.folder / os.path.relpath(os.path.abspath(photo), self.common), self.tagger
         try:
-            found = self.tagger.maps(photo, [self.names[column] for column, _ in tags])
-            image = read_rgb(photo, size, upright=True, max_pixels=most)
+            found = tagger.maps(photo, [self.names[column] for column, _ in tags])
+            image = read_rgb(photo, tagger.model.image.image_size, True, tagger.settings.evaluate.max_pixels)
             for rank, ((column, score), map_, boxes) in enumerate(zip(tags, found.maps, found.snippets, strict=True), 1):
                 name = re.sub(r"[^\w ()\[\]'-]", "_", self.names[column]).encode()[:LONGEST].decode(errors="ignore")
                 with replace_file(base.with_name(f"{base.name}.{rank} {name} {score:.3f}.jpg")) as file:
@@ -96,9 +90,8 @@ class Overlays:
 
 
 def must_be_apart(folder: str, places: Sequence[str]) -> None:
-    """ValueError unless overlays can be written to `folder`, and are not found among the photos of `places` the next time."""
+    """ValueError unless `folder` can hold overlays, and these are not found among the photos of `places` the next time."""
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise ValueError(f"--maps: expected a folder, and {folder} is none")
-    target = Path(folder).resolve()
-    if inside := [place for place in places if Path(place).is_dir() and target.is_relative_to(Path(place).resolve())]:
-        raise ValueError(f"--maps: {folder} lies in {inside[0]}, whose photos are tagged; choose a folder outside of it")
+    if any(Path(folder).resolve().is_relative_to(Path(place).resolve()) for place in places if os.path.isdir(place)):
+        raise ValueError(f"--maps: {folder} lies among the photos that are tagged; choose a folder outside of them")
