@@ -1,17 +1,17 @@
 """Taggers on Hugging Face's hub, by addresses such as hf://user/repo or, at one commit, hf://user/repo@revision."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rcnn.printing import cut, short
 
 PREFIX = "hf://"
-FILES = ["class_embeddings.safetensors", "cutoffs.json"]  # of which the second may be absent
 # a stranger's file must not choose which local file is read as CLIP's weights, or that a program in it is run
 DISTRUSTED = ("clip.weights=null", "clip.trust_torchscript=false")
 
 
-def fetch(address: str) -> Path:
-    """The folder to which the FILES of an address are downloaded, unless they are there; nothing of them is run.
+def fetch(address: str, files: Sequence[str]) -> Path:
+    """The folder to which those of the `files` that an address has are downloaded, unless they are there.
 
     FileNotFoundError if they cannot be had.
     """
@@ -19,7 +19,7 @@ def fetch(address: str) -> Path:
 
     repo, _, revision = address.removeprefix(PREFIX).partition("@")
     try:
-        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=FILES))
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=list(files)))
     except Exception as error:  # the hub's client raises kinds of several libraries
         why = cut(" ".join(str(error).split()) or type(error).__name__)
         raise FileNotFoundError(

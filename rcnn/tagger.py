@@ -126,7 +126,7 @@ class Tagger:
             FileNotFoundError, ValueError: no run, no weights, or not the weights the run was learned with; cut-offs of others.
         """
         if str(run).startswith(hub.PREFIX):
-            run, pairs = hub.fetch(run), (*hub.DISTRUSTED, *pairs)
+            run, pairs = hub.fetch(run, [checkpoint.EMBEDDINGS, CUTOFFS]), (*hub.DISTRUSTED, *pairs)
         tagger, path = cls.of_run(run, *pairs, **overrides), Path(run) / CUTOFFS
         tagger.cutoffs = Cutoffs.load(path, tagger.identity, tagger.class_names) if path.exists() else None
         return tagger
