@@ -15,6 +15,7 @@ COMMANDS = {
     "sweep": "learn and measure many runs that differ in some keys",
     "predict": "tag images with the classes of a run, or with a list of names",
     "calibrate": "fit the cut-offs of tags to some checked photos",
+    "export": "a run as files to publish, or as ONNX",
     "data": "what a configuration needs, and what of it is there",
 }
 

@@ -30,6 +30,7 @@ from rcnn.printing import cut, lossless, message
 from rcnn.source import VOCABULARIES, Source
 from rcnn.tagging.cutoffs import FEWEST, Cutoffs, label_free
 from rcnn.tagging.output import FORMATS, Scored, writer
+from rcnn.tagging.overlay import Overlays, must_be_apart
 from rcnn.tagging.tags import TOP, must_fit, ranked
 from rcnn.text.classes import in_words
 
@@ -61,6 +62,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--prefix", metavar="P", default=PREFIX, help=f"of keywords, by which they are found (default {PREFIX})"
     )
     parser.add_argument("--remove", action="store_true", help="remove the keywords of the prefix from all sidecars")
+    parser.add_argument("--maps", metavar="FOLDER", help="write a score map of each tag there, laid over its photo")
     parser.add_argument("--dry-run", action="store_true", help="show how --xmp or --remove would change the sidecars")
     args = parser.parse_intermixed_args(argv)
     args.places, args.pairs = cli.without_pairs(args.images)
@@ -75,6 +77,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--dry-run: expected --xmp or --remove, whose changes it shows")
     if args.output and (args.format or args.dry_run or args.remove):
         parser.error("--output: its format follows from its name, and neither --dry-run nor --remove writes a table")
+    if args.maps:
+        if args.dry_run or args.remove:
+            parser.error("--maps: neither --dry-run nor --remove writes maps")
+        must_be_apart(args.maps, args.places)
     if args.output and Path(args.output).suffix not in ENDINGS:
         raise ValueError(f"--output: expected a name that ends in {', '.join(ENDINGS)}, got {cut(args.output)}")
     if args.output and os.path.lexists(args.output) and not os.path.isfile(args.output):
@@ -174,13 +180,16 @@ def tag(
     print(message(f"cut-offs: {why}"), file=sys.stderr)
     top = args.top or (TOP if thresholds is None else None)
     keywords = Keywords(args, collection.source) if args.xmp else None
+    overlays = Overlays(args.maps, paths, collection.source.tagger) if args.maps else None
     problems, missing, flushed = {}, set(collection.missing), 0.0
     with output(args, collection) as write:
         for i, answer in collection.answers(score=alone):
             if isinstance(answer, np.ndarray):
                 columns = ranked(answer, thresholds, top)
-                write(paths[i], list(zip(columns, answer[columns].tolist(), strict=True)))
+                tags = list(zip(columns, answer[columns].tolist(), strict=True))
+                write(paths[i], tags)
                 problem = keywords.update(paths[i], [names[column] for column in columns]) if keywords else None
+                problem = (overlays.write(paths[i], tags) if overlays else None) or problem
             else:
                 problem = answer or "no scores: its process ended early, or keeps its store on another machine (--merge)"
             if problem:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from rcnn import checkpoint, config, provenance, runtime
+from rcnn import checkpoint, config, hub, provenance, runtime
 from rcnn.clip import Clip
 from rcnn.files import digest
 from rcnn.learn import class_embeddings, closed_form, losses
@@ -26,6 +26,7 @@ from rcnn.score.reading import AnyImage
 from rcnn.score.views import available_cores, batches
 from rcnn.tagging.cutoffs import Cutoffs, Statistics, fitted
 from rcnn.tagging.labels import full_names, presence
+from rcnn.tagging.maps import Maps, score_maps
 from rcnn.tagging.tags import TOP, Tag, must_fit, ranked
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList, parse_name
@@ -114,15 +115,18 @@ class Tagger:
 
     @classmethod
     def load(cls, run: str | Path, *pairs: str, **overrides: object) -> "Tagger":
-        """A tagger from the folder that `save` or rcnn.train wrote, with the cut-offs that are there.
+        """A tagger from the folder that `save`, rcnn.train or rcnn.export wrote, with the cut-offs that are there.
 
         Args:
+            run: the folder, or where one of rcnn.export is on Hugging Face's hub: hf://user/repo, or hf://user/repo@revision.
             pairs: configuration keys to set, such as "device=cuda".
             overrides: the same as keywords, such as device="cuda" or **{"clip.weights": "moved.pt"}.
 
         Raises:
             FileNotFoundError, ValueError: no run, no weights, or not the weights the run was learned with; cut-offs of others.
         """
+        if str(run).startswith(hub.PREFIX):
+            run, pairs = hub.fetch(run, [checkpoint.EMBEDDINGS, CUTOFFS]), (*hub.DISTRUSTED, *pairs)
         tagger, path = cls.of_run(run, *pairs, **overrides), Path(run) / CUTOFFS
         tagger.cutoffs = Cutoffs.load(path, tagger.identity, tagger.class_names) if path.exists() else None
         return tagger
@@ -243,24 +247,57 @@ class Tagger:
             CPU; and {index: why} of those that cannot.
         """
         z, e = self.class_embeddings.to(self.model.device), self.settings.evaluate
-        size, batch_size = self.model.image.image_size, batch_size or self.workload()["batch_size"]
+        for indices, features, broken in self._encode(images, batch_size or self.workload()["batch_size"], workers):
+            total = torch.zeros(0, len(self.class_names))
+            if features:
+                with torch.inference_mode():
+                    total = _finite(mssa.score(features, z, e.grids, e.temperature).total)
+            yield indices, total.cpu(), broken
+
+    def maps(self, image: AnyImage, names: Iterable[str] | None = None) -> Maps:
+        """Where an image scores high for which class: score maps (C, H, W), and which snippets won; see `Maps`.
+
+        `names` are classes of the list, as in `calibrate`, in the order wanted, by default all; errors as there.
+        """
+        columns = list(range(len(self.class_names))) if names is None else self._columns(names)
+        z, e = self.class_embeddings[columns].to(self.model.device), self.settings.evaluate
+        ((_, features, broken),) = self._encode([image], 1, 0)
+        _must_be_read([image], broken)
+        chosen = [self.class_names[column] for column in columns]
+        found = score_maps(features, z, chosen, e.grids, e.temperature, self.model.image.image_size)
+        return found._replace(scores=_finite(found.scores))
+
+    def _columns(self, names):
+        names = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [None]
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"names: expected a list of class names, got {short(names)}")
+        return presence(full_names(self.class_names, self.notes), [[name] for name in names]).argmax(1).tolist()
+
+    def _encode(self, images, batch_size, workers):
+        """(indices, features or None, broken) of one batch after the other, as `stream`."""
+        e, size = self.settings.evaluate, self.model.image.image_size
         given = size, e.grids, batch_size, workers
         for batch in batches(images, *given, upright=True, max_pixels=e.max_pixels, device=self.model.device):
-            total = torch.zeros(0, len(self.class_names))
-            if batch.indices:
-                with torch.inference_mode():
-                    features = self.model.encode_views(batch.pixels)
-                    total = mssa.score(features, z, e.grids, e.temperature).total
-                if not total.isfinite().all():
-                    raise ValueError("the scores are not finite numbers; set evaluate.precision=float32")
-            yield batch.indices, total.cpu(), batch.broken
+            with torch.inference_mode():
+                features = self.model.encode_views(batch.pixels) if batch.indices else None
+            yield batch.indices, features, batch.broken
 
     def _read(self, images: AnyImage | Iterable[AnyImage]) -> Iterator[torch.Tensor]:
         """(b, C) scores of one batch after the other of images that all have to be readable."""
         images = [images] if isinstance(images, AnyImage) else list(images)
         for _, scores, broken in self.stream(images):
-            for index, problem in broken.items():
-                image = images[index]
-                name = lossless(str(image)) if isinstance(image, str | Path) else f"{index} ({type(image).__name__})"
-                raise ValueError(f"cannot read image {name}: {problem}")
+            _must_be_read(images, broken)
             yield scores
+
+
+def _must_be_read(images, broken):
+    for index, problem in broken.items():
+        image = images[index]
+        name = lossless(str(image)) if isinstance(image, str | Path) else f"{index} ({type(image).__name__})"
+        raise ValueError(f"cannot read image {name}: {problem}")
+
+
+def _finite(scores):
+    if not scores.isfinite().all():
+        raise ValueError("the scores are not finite numbers; set evaluate.precision=float32")
+    return scores
