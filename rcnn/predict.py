@@ -29,8 +29,7 @@ from rcnn.photos import find_images
 from rcnn.printing import cut, lossless, message
 from rcnn.source import VOCABULARIES, Source
 from rcnn.tagging.cutoffs import FEWEST, Cutoffs, label_free
-from rcnn.tagging.output import FORMATS, Scored, writer
-from rcnn.tagging.tags import TOP, must_fit, ranked
+from rcnn.tagging.tags import FORMATS, TOP, must_fit, ranked, writer
 from rcnn.text.classes import in_words
 
 ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".json": "json"}  # of --output
@@ -145,11 +144,11 @@ class Keywords:
 
 
 @contextlib.contextmanager
-def output(args: argparse.Namespace, collection: Collection) -> Iterator[Callable[[Path, Scored], None]]:
+def output(args: argparse.Namespace, collection: Collection) -> Iterator[Callable[[Path, list[int], list[float]], None]]:
     """A function that prints or writes the tags of one photo after the other."""
     shown = collection.known.class_names, collection.paths
     if args.dry_run:
-        yield lambda path, tags: None
+        yield lambda *_: None
     elif args.output:
         with text_file(args.output) as file, writer(file, ENDINGS[Path(args.output).suffix], *shown) as write:
             yield write
@@ -179,7 +178,7 @@ def tag(
         for i, answer in collection.answers(score=alone):
             if isinstance(answer, np.ndarray):
                 columns = ranked(answer, thresholds, top)
-                write(paths[i], list(zip(columns, answer[columns].tolist(), strict=True)))
+                write(paths[i], columns, answer[columns].tolist())
                 problem = keywords.update(paths[i], [names[column] for column in columns]) if keywords else None
             else:
                 problem = answer or "no scores: its process ended early, or keeps its store on another machine (--merge)"

@@ -31,9 +31,8 @@ from rcnn import cli, config, runtime
 from rcnn.collection import Collection
 from rcnn.source import Known, Source
 from rcnn.tagger import Tagger
-from rcnn.tagging.output import writer
 from rcnn.tagging.store import Photo, Store
-from rcnn.tagging.tags import ranked
+from rcnn.tagging.tags import ranked, writer
 
 NAMES = [f"class {i}" for i in range(80)]
 MINI = ["clip.model=null", "clip.pretrained=null", f"clip.weights={ROOT}/data/mini/clip.safetensors", "device=cpu"]
@@ -69,7 +68,7 @@ def beside_the_tower(folder: Path, name: str, images: int, device: torch.device)
     with open(folder / "tags.csv", "w", newline="") as file, writer(file, "csv", NAMES, paths) as write:
         for i, answer in collection.answers(score=False):
             columns = ranked(answer, None, 5)
-            write(paths[i], list(zip(columns, answer[columns].tolist(), strict=True)))
+            write(paths[i], columns, answer[columns].tolist())
     written = time.perf_counter() - began
     tower = scored - kept
     each = [1000 * seconds / images for seconds in (tower, kept, written)]

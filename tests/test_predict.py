@@ -30,7 +30,7 @@ from rcnn.score import reading, views
 from rcnn.source import Source
 from rcnn.tagger import Tagger
 from rcnn.tagging.cutoffs import FEWEST, Cutoffs, Statistics, label_free
-from rcnn.tagging.output import FORMATS
+from rcnn.tagging.tags import FORMATS
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList
 
@@ -255,7 +255,8 @@ def test_predict_prints_a_json_list_of_any_number_of_images(photos, names):
         paths = sorted(photos.iterdir())
         stdout, _ = rcnn("predict", photos, *names, "--format", "json", "--top", 2)
         assert [entry["image"] for entry in json.loads(stdout)] == [str(path) for path in paths]
-        assert stdout == json.dumps(json.loads(stdout), indent=1) + "\n"
+        lines, _ = rcnn("predict", photos, *names, "--format", "jsonl", "--top", 2)
+        assert stdout == "[\n" + ",\n".join(lines.splitlines()) + "\n]\n"
         for path in paths[:-1]:
             path.unlink()
     (photos / "a.jpg").write_bytes(b"broken")
