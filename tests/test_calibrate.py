@@ -311,7 +311,7 @@ def test_a_photo_that_cannot_be_read_is_named_and_stops_it_only_if_it_has_labels
         (["photos/00000.jpg", "--suggest", "1"], "there is no folder photos/00000.jpg; expected one of photos"),
         (["none", "--suggest", "5"], "there is no folder none; expected one of photos"),
         (["photos", "--suggest", "5", "--precision", "0.9"], "--suggest: expected a folder of photos, and at most --output"),
-        (["photos/labels.csv"], "expected one of --run and --classes"),
+        (["photos/labels.csv"], "one of the arguments --run --classes --suggest is required"),
     ],
 )
 def test_bad_arguments_without_classes_end_in_one_line(tmp_path, given_files, monkeypatch, arguments, problem):

@@ -22,12 +22,11 @@ from PIL import Image, features
 from running import rcnn
 from tagging import MINI, NAMES, PAIRS, ROOT, TOO_FEW, folder, names, photos, pictures, run, six  # noqa: F401
 
-from rcnn import collection, config, predict, runtime, source
-from rcnn.collection import Collection
+from rcnn import collection, config, predict, runtime
+from rcnn.collection import Collection, Source
 from rcnn.learn import closed_form, losses
 from rcnn.photos import find_images
 from rcnn.score import reading, views
-from rcnn.source import Source
 from rcnn.tagger import Tagger
 from rcnn.tagging.cutoffs import FEWEST, Cutoffs, Statistics, label_free
 from rcnn.tagging.tags import FORMATS
@@ -495,12 +494,12 @@ def test_an_output_file_is_written_whole_or_stays_as_it_was(many, fast, tmp_path
     [
         (["--output", "tags.txt"], "--output: expected a name that ends in .csv, .jsonl, .json, got tags.txt"),
         (["--output", "configs"], "--output: expected a name that ends in"),
-        (["--output", "t.csv", "--format", "csv"], "--output: its format follows from its name"),
+        (["--output", "t.csv", "--format", "csv"], "argument --format: not allowed with argument --output"),
         (["--min-score", "nan"], "--min-score: expected a cosine from -1 to 1, got nan"),
         (["--min-score", "50"], "--min-score: expected a cosine from -1 to 1, got 50"),
         (["--top", "0"], "top: expected 1 to 6"),
         (["--dry-run"], "--dry-run: expected --xmp or --remove"),
-        (["--remove"], "expected one of --run, --classes and --remove"),
+        (["--remove"], "argument --remove: not allowed with argument --classes"),
         (["--merge", "nowhere.sqlite"], "nowhere.sqlite"),
     ],
 )
@@ -567,7 +566,7 @@ def test_vocabularies_have_names_and_descriptions_are_used_where_they_are(photos
 def test_a_vocabulary_without_a_checkout_and_a_corpus_without_a_class_are_one_line(photos, names, tmp_path, monkeypatch):
     (tmp_path / "names.corpus.json").write_text('{"0": {"node_name": "dog", "candidate_sentences": ["a dog."]}}')
     assert 'class 1 "cat" is missing' in rcnn("predict", photos, *names, code=2)[1]
-    monkeypatch.setattr(source, "DATA", tmp_path / "site-packages" / "data")
+    monkeypatch.setattr(collection, "DATA", tmp_path / "site-packages" / "data")
     _, stderr = rcnn("predict", photos, "--classes", "coco", *names[2:], code=2)
     assert stderr.startswith("error: the class list coco is in data/ of a checkout of the project, and there is no")
 

@@ -31,10 +31,12 @@ class Photo(NamedTuple):
 
     @classmethod
     def at(cls, path: str | Path) -> "Photo":
-        """The photo at a path; OSError if there is none."""
+        """The photo at a path; without a stamp if there is none, as when it was there a moment ago."""
         place = os.path.abspath(path)
-        status = os.stat(place)
-        return cls(os.fsencode(place), f"{status.st_size} {status.st_mtime_ns}")
+        with contextlib.suppress(OSError):
+            status = os.stat(place)
+            return cls(os.fsencode(place), f"{status.st_size} {status.st_mtime_ns}")
+        return cls(os.fsencode(place), "")
 
 
 class Store:
