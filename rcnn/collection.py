@@ -39,13 +39,12 @@ class Known:
     coinciding: list[list[str]]  # groups of classes that no score can tell apart
 
 
-def source_arguments(parser: argparse.ArgumentParser, other: str, **of_other: str | type) -> None:
-    """Add the arguments of a `Source`, and another one; one of them is to be given."""
-    group = parser.add_mutually_exclusive_group(required=True)
+def source_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add the arguments of a `Source`, at most one of which is to be given."""
+    group = parser.add_mutually_exclusive_group(required=required)
     group.add_argument("--run", metavar="RUN", help="folder of a finished run of rcnn.train")
     of_lists = f"text file with one class name a line, or {', '.join(VOCABULARIES)}"
     group.add_argument("--classes", metavar="FILE", help=of_lists)
-    group.add_argument(other, **of_other)
 
 
 class Source:

@@ -38,8 +38,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The arguments, with `pairs` and `places` for those that are images or key=value; ValueError for what does not fit."""
     parser = cli.parser("predict", __doc__, but=("learning", "rows"))
     parser.add_argument("images", nargs="+", metavar="PHOTOS", help="image files, folders, and key=value pairs")
-    removes = "take the keywords of the prefix from all sidecars"
-    source_arguments(parser, "--remove", action="store_true", help=removes)
+    source_arguments(parser, required=False)
+    parser.add_argument("--remove", action="store_true", help="take the keywords of the prefix from all sidecars")
     parser.add_argument("--top", type=int, metavar="K", help="classes per photo at most")
     parser.add_argument("--min-score", type=float, metavar="S", help="one cut-off for all classes, in place of their own")
     parser.add_argument("--fast", action="store_true", help="score the full image alone: several times faster")
@@ -56,6 +56,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args.places, args.pairs = cli.without_pairs(args.images)
     if args.fast:
         args.pairs.append("evaluate.grids=[]")
+    if bool(args.run or args.classes) == args.remove:
+        parser.error("expected one of --run, --classes and --remove")
     if args.dry_run and not (args.xmp or args.remove):
         parser.error("--dry-run: expected --xmp or --remove, whose changes it shows")
     if args.output and Path(args.output).suffix not in ENDINGS:

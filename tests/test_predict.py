@@ -22,7 +22,7 @@ from PIL import Image, features
 from running import rcnn
 from tagging import MINI, NAMES, PAIRS, ROOT, TOO_FEW, folder, names, photos, pictures, run, six  # noqa: F401
 
-from rcnn import collection, config, predict, runtime
+from rcnn import cli, collection, config, predict, runtime
 from rcnn.collection import Collection, Source
 from rcnn.learn import closed_form, losses
 from rcnn.photos import find_images
@@ -265,18 +265,14 @@ def test_predict_prints_a_json_list_of_any_number_of_images(photos, names):
 ODD = [b"caf\xe9.jpg", "café.jpg".encode(), "a\u202eb\x1b[31m\n.jpg".encode(), b"back\\slash.jpg", "猫😀.jpg".encode()]
 
 
-EVERY_FORMAT = """
-import sys
-from rcnn import cli, predict
-
-for encoding in ("ascii", "utf-8"):
-    for form in ("table", "csv", "json", "jsonl"):
-        sys.stdout.reconfigure(encoding=encoding, errors="strict")
-        try:
-            cli.run(lambda: predict.main([*sys.argv[1:], "--format", form]))
-        except SystemExit as ended:
-            print(f"\\n== {ended.code}")
-"""
+def printed(encoding, *arguments):
+    """What predict writes to a stdout of this encoding, as bytes, and to stderr; it ends with exit code 1."""
+    raw, stderr = io.BytesIO(), io.StringIO()
+    stdout = io.TextIOWrapper(raw, encoding)
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), pytest.raises(SystemExit, match=r"^1$"):
+        cli.run(lambda: predict.main([str(a) for a in arguments]))
+    stdout.detach()
+    return raw.getvalue(), stderr.getvalue()
 
 
 def test_predict_prints_every_row_whatever_names_and_encoding_are(photos, names, tmp_path):
@@ -286,11 +282,9 @@ def test_predict_prints_every_row_whatever_names_and_encoding_are(photos, names,
         Path(os.fsdecode(os.fsencode(photos) + b"/" + name)).write_bytes(data)
     (photos / "broken\x1b[31m.jpg").write_bytes(b"")
     (tmp_path / "names.txt").write_text("dog\ncrème brûlée\n猫\n", encoding="utf-8")
-    command, environment = [sys.executable, "-c", EVERY_FORMAT, photos, *names], os.environ | {"PYTHONIOENCODING": "ascii"}
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
-    *parts, rest = ended.stdout.split(b"\n== 1\n")
-    assert rest == b""
-    for encoding, (table, rows, entries, lines) in (("ascii", parts[:4]), ("utf-8", parts[4:])):
+    for encoding in ("ascii", "utf-8"):
+        found = [printed(encoding, photos, *names, "--format", form) for form in ("table", "csv", "json", "jsonl")]
+        table, rows, entries, lines = (out for out, _ in found)
         shown = [r"caf\udce9.jpg", "café.jpg", r"a\u202eb\x1b[31m\n.jpg", r"back\\slash.jpg", "猫😀.jpg", "crème brûlée"]
         *expected, dish = (name.encode(encoding, "backslashreplace").decode(encoding) for name in shown)
         paths = {f"{photos}/{name}" for name in expected}
@@ -302,8 +296,8 @@ def test_predict_prints_every_row_whatever_names_and_encoding_are(photos, names,
         assert listed == [json.loads(line) for line in lines.decode(encoding).splitlines()]
         assert {os.fsencode(entry["image"]) for entry in listed} == {os.fsencode(photos) + b"/" + name for name in ODD}
         assert {tag["class"] for tag in listed[0]["tags"]} == {"dog", "crème brûlée", "猫"}
-    assert b"\x1b" not in ended.stdout + ended.stderr
-    assert list(names_skipped(ended.stderr.decode())) == [rf"{photos}/broken\x1b[31m.jpg"]
+        assert b"\x1b" not in table + rows + entries + lines
+        assert list(names_skipped(found[0][1])) == [rf"{photos}/broken\x1b[31m.jpg"]
 
 
 @pytest.mark.parametrize("classes", [[], ["--run", "x", "--classes", "y"]])
@@ -499,7 +493,7 @@ def test_an_output_file_is_written_whole_or_stays_as_it_was(many, fast, tmp_path
         (["--min-score", "50"], "--min-score: expected a cosine from -1 to 1, got 50"),
         (["--top", "0"], "top: expected 1 to 6"),
         (["--dry-run"], "--dry-run: expected --xmp or --remove"),
-        (["--remove"], "argument --remove: not allowed with argument --classes"),
+        (["--remove"], "expected one of --run, --classes and --remove"),
         (["--merge", "nowhere.sqlite"], "nowhere.sqlite"),
     ],
 )

@@ -13,12 +13,9 @@ from rcnn.files import MOST_JSON, read_text
 from rcnn.printing import cut, short
 from rcnn.text.classes import ClassList, parse_name
 
-HEADER = ["image", "class"]
-UNCHECKED = "?"  # the class of a photo that nobody has looked at yet
-
 
 def read_labels(path: str | Path, classes: ClassList) -> dict[str, set[str]]:
-    """{name of a checked photo: names of the classes on it}, sorted by name; photos that are UNCHECKED are not in it.
+    """{name of a checked photo: names of the classes on it}, sorted by name.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or not one of labels; the line is named.
@@ -32,30 +29,25 @@ def read_labels(path: str | Path, classes: ClassList) -> dict[str, set[str]]:
         written = np.array(full_names(classes.names, classes.notes), object)
         names, labels = coco.labels({"annotations": path}, classes)
         return dict(sorted((name, set(written[row == 1])) for name, row in zip(names, labels, strict=True)))
-    found, marked = defaultdict(set), {}
-    text = read_text(path, MOST_JSON)
+    found, text = defaultdict(set), read_text(path, MOST_JSON)
     delimiter = ";" if text.lower().startswith("image;") else ","  # as spreadsheets of many countries save it
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = next(lines, [])
-        if [cell.strip().lower() for cell in header] != HEADER:
+        if [cell.strip().lower() for cell in header] != ["image", "class"]:
             raise ValueError(f"expected the header image,class, got {short(','.join(header))}")
         for line in filter(None, lines):
             image, name = (cell.strip() for cell in line) if len(line) == 2 else ("", "")
             if not image:
                 raise ValueError(f"expected an image and one class, got {short(','.join(line))}")
-            if name in ("", UNCHECKED):
-                marked[image] = name
-            else:
-                found[image].add(name)
-            if image in marked and (found.get(image) or marked[image] != name):
-                raise ValueError(f"{short(image)} has classes, and a line that says it has none or is not checked")
+            found[image].add(name)
+            if "" in found[image] and len(found[image]) > 1:
+                raise ValueError(f"{short(image)} has classes, and a line that says it has none")
     except (csv.Error, ValueError) as error:
         raise ValueError(f"{path}, line {max(1, lines.line_num)}: {error}") from None
-    found |= {image: set() for image, mark in marked.items() if mark != UNCHECKED}
     if not found:
         raise ValueError(f"{path} has no labels of checked photos")
-    return dict(sorted(found.items()))
+    return {image: names - {""} for image, names in sorted(found.items())}
 
 
 def full_names(names: Sequence[str], notes: Sequence[str] = ()) -> list[str]:
