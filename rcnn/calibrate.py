@@ -18,8 +18,8 @@ from rcnn.collection import Collection, Source, source_arguments
 from rcnn.photos import find_images
 from rcnn.printing import cut, lossless, message, printable, short
 from rcnn.progress import progress
-from rcnn.tagging.cutoffs import Cutoffs, fitted, must_suffice
-from rcnn.tagging.labels import full_names, presence, read_labels
+from rcnn.tagging.cutoffs import Cutoffs, must_suffice
+from rcnn.tagging.labels import read_labels
 from rcnn.text.classes import ClassList
 
 
@@ -32,7 +32,7 @@ def calibrate(source: Source, labels: str, folder: Path, precision: float | None
         raise FileNotFoundError(f"there is no folder {lossless(str(folder))}; expected one of photos")
     tagger = source.tagger
     checked = read_labels(labels, ClassList(tuple(tagger.class_names), 0, tuple(tagger.notes)))
-    present = presence(full_names(tagger.class_names, tagger.notes), checked.values())
+    present = tagger.presence(checked.values())
     must_suffice(present, precision)
     paths, problems, _ = find_images([folder])
     wanted = find(checked, folder, paths)
@@ -44,8 +44,8 @@ def calibrate(source: Source, labels: str, folder: Path, precision: float | None
     if lost := [f"{name} ({answers[i]})" for name, i in zip(checked, wanted, strict=True) if isinstance(answers[i], str)]:
         raise ValueError(f"these photos have labels and cannot be read: {cut(', '.join(lost))}")
     problems |= {paths[i]: answer for i, answer in answers.items() if isinstance(answer, str)}
-    scores, known = np.array([answers[i] for i in wanted]), collection.statistics
-    return fitted(tagger.class_names, tagger.identity, scores, present, known, precision, **tagger.described), problems
+    scores = np.array([answers[i] for i in wanted])
+    return tagger.fit(scores, present, collection.statistics, precision), problems
 
 
 def find(names: Iterable[str], folder: Path, paths: Sequence[Path]) -> list[int]:

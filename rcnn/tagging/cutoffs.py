@@ -206,11 +206,11 @@ def fitted(
     present: np.ndarray,
     statistics: Statistics,
     precision: float | None = None,
-    **made_with: Any,
+    made_with: Mapping[str, Any] | None = None,
 ) -> Cutoffs:
     """Cut-offs by `fit`, with what they were made of and how well they do on photos that they were not fitted to.
 
-    `made_with` is JSON-able and says in words what `identity` is of, such as grids=[2, 3].
+    `made_with` is JSON-able and says in words what `identity` is of, such as {"grids": [2, 3]}.
     """
     thresholds, predicted = fit(scores, present, statistics, precision)
     facts = {
