@@ -101,7 +101,7 @@ class Source:
 
     def noted(self) -> Known | None:
         """The same, as it was noted when a tagger was made of the same files and settings; None if none was."""
-        with contextlib.suppress(FileNotFoundError, ValueError):  # a damaged note is made again
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):  # a damaged note is made again
             return Known(**unseal(self._note, read_json(self._note)))
         return None
 

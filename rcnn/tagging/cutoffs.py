@@ -74,17 +74,16 @@ class Cutoffs:
     @classmethod
     def load(cls, path: str | Path, identity: str, class_names: Sequence[str]) -> "Cutoffs":
         """Read cut-offs for the scores of `identity`; ValueError if the file is damaged or its cut-offs are of other scores."""
-        found, again = unseal(path, read_json(path)), "run rcnn calibrate again, or move the file away"
+        found, wrong = unseal(path, read_json(path)), None
         if found.pop("kind", None) != KIND:
-            raise ValueError(f"{path} has no cut-offs of this version of the code; {again}")
-        if found["class_names"] != list(class_names):
-            sizes = f"{len(found['class_names'])} names, here {len(class_names)}"
-            raise ValueError(f"{path} has the cut-offs of another class list ({sizes}); {again}")
-        if found["identity"] != identity:
-            raise ValueError(
-                f"{path} has the cut-offs of another model, other class embeddings or other grids "
-                f"(fitted with {cut(str(found['facts'].get('made_with')))}); {again}"
-            )
+            wrong = "no cut-offs of this version of the code"
+        elif found["class_names"] != list(class_names):
+            wrong = f"the cut-offs of another class list ({len(found['class_names'])} names, here {len(class_names)})"
+        elif found["identity"] != identity:
+            made_with = cut(str(found["facts"].get("made_with")))
+            wrong = f"the cut-offs of another model, other class embeddings or other grids (fitted with {made_with})"
+        if wrong:
+            raise ValueError(f"{path} has {wrong}; run rcnn calibrate again, or move the file away")
         return cls(**{**found, "thresholds": np.array(found["thresholds"])})
 
 

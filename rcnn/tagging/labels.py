@@ -65,19 +65,19 @@ def presence(class_names: Sequence[str], labels: Iterable[Iterable[str]]) -> np.
     Raises:
         ValueError: names that no class has, or more than one.
     """
-    listed, rows = defaultdict(set), [list(names) for names in labels]
+    columns, rows, wrong = defaultdict(set), [list(names) for names in labels], {}
     for column, (name, note) in enumerate(map(parse_name, class_names)):
-        listed[name.lower(), note].add(column)
-        listed[name.lower(), ""].add(column)
-    meant = {
-        label: listed.get((name.lower(), note), ())
-        for label in {n for row in rows for n in row}
-        for name, note in [parse_name(label)]
-    }
-    if wrong := sorted(label for label, columns in meant.items() if len(columns) != 1):
-        each = ", ".join(f"{short(label)} ({'several classes' if meant[label] else 'no class'})" for label in wrong)
-        raise ValueError(f"labels that are not one class of the list each: {cut(each)}")
+        columns[name.lower(), note].add(column)
+        columns[name.lower(), ""].add(column)
     found = np.zeros((len(rows), len(class_names)), bool)
     for present, row in zip(found, rows, strict=True):
-        present[[column for label in row for column in meant[label]]] = True
+        for label in row:
+            name, note = parse_name(label)
+            if len(meant := columns.get((name.lower(), note), set())) == 1:
+                present[list(meant)] = True
+            else:
+                wrong[label] = "several classes" if meant else "no class"
+    if wrong:
+        each = ", ".join(f"{short(label)} ({why})" for label, why in sorted(wrong.items()))
+        raise ValueError(f"labels that are not one class of the list each: {cut(each)}")
     return found

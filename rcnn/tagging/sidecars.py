@@ -21,7 +21,7 @@ from rcnn.printing import lossless, printable, short
 from rcnn.tagging.xmp import EMPTY, LISTS, edit, keywords, parse
 
 MOST = 1 << 24  # bytes of a sidecar
-SUBJECT, HIERARCHICAL, TAGS_LIST, ADDED = LISTS
+SHOWN = ("dc:subject", "lr:hierarchicalSubject")  # by a dry run
 NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # what XML, or a line of text, cannot hold
 
 
@@ -72,7 +72,7 @@ def plan(photo: Path, tags: Sequence[Sequence[str]], prefix: str, replace_suffix
     """
     path = photo.with_suffix(".xmp") if replace_suffix else photo.with_name(photo.name + ".xmp")
     root = _clean(prefix) + "|"
-    wanted = {root + "|".join(map(_clean, tag)): _clean(tag[-1]) for tag in tags}
+    wanted = [root + "|".join(map(_clean, tag)) for tag in tags]
     before = _read(path)
     data = EMPTY if before is None else before
     try:
@@ -88,7 +88,7 @@ def plan(photo: Path, tags: Sequence[Sequence[str]], prefix: str, replace_suffix
             after = None if after == EMPTY else after
     except ValueError as error:
         raise ValueError(f"keywords cannot be written to {path}: {error}") from None
-    added, removed = (tuple(k for name in (SUBJECT, HIERARCHICAL) for k in sorted(one[name])) for one in (coming, going))
+    added, removed = (tuple(k for name in SHOWN for k in sorted(one[name])) for one in (coming, going))
     return Change(path, before, after, added, removed)
 
 
@@ -112,10 +112,10 @@ def _clean(name: str) -> str:
     raise ValueError(f"a keyword needs characters that can be seen, and {short(name)} has none")
 
 
-def _merge(old: dict[str, set[str]], tags: dict[str, str], root: str) -> tuple[dict[str, set[str]], dict[str, list[str]]]:
+def _merge(old: dict[str, set[str]], wanted: list[str], root: str) -> tuple[dict[str, set[str]], dict[str, list[str]]]:
     """For every list, which of its keywords `old` go, all of them the machine's, and which come.
 
-    `tags` is {hierarchical keyword: its last part}, and `root` what the hierarchical ones of the prefix begin with.
+    `wanted` are hierarchical keywords, and `root` is what those of the prefix begin with.
     """
     subject, hierarchical, tags_list, added = old.values()
     paths = {k for k in added if "|" in k}
@@ -123,11 +123,11 @@ def _merge(old: dict[str, set[str]], tags: dict[str, str], root: str) -> tuple[d
     theirs = (hierarchical | tags_list) - paths - set(map(_slashes, paths))
     deleted = {k for k in mine if not (k in hierarchical and _slashes(k) in tags_list and _last(k) in subject)}
     denied = set(map(_last, deleted))
-    tags_now = {k: last for k, last in tags.items() if last not in denied}
-    paths_now = [k for k in tags_now if not theirs & {k, _slashes(k)}]
+    tags = list(dict.fromkeys(k for k in wanted if _last(k) not in denied))
+    paths_now = [k for k in tags if not theirs & {k, _slashes(k)}]
     others = added & subject & set(map(_last, paths - mine))  # tags of another prefix have them
-    plain_now = [k for k in dict.fromkeys([*tags_now.values(), *sorted(others)]) if k in added or k not in subject]
-    now = plain_now, paths_now, list(map(_slashes, paths_now)), [*plain_now, *paths_now, *(sorted(deleted) if tags else [])]
+    plain_now = [k for k in dict.fromkeys([*map(_last, tags), *sorted(others)]) if k in added or k not in subject]
+    now = plain_now, paths_now, list(map(_slashes, paths_now)), [*plain_now, *paths_now, *(sorted(deleted) if wanted else [])]
     ours = added - paths, mine, set(map(_slashes, mine)), added - (paths - mine)
     return (
         {name: mine & old[name] - set(values) for name, mine, values in zip(LISTS, ours, now, strict=True)},
