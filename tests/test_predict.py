@@ -312,14 +312,19 @@ def test_predict_names_classes_that_it_cannot_tell_apart(photos, tmp_path):
     assert "dog" in stdout
 
 
-@pytest.fixture
-def many(tmp_path, pictures):
-    """A folder of as many photos as cut-offs take."""
-    (tmp_path / "many").mkdir()
+@pytest.fixture(scope="module")
+def rotated(folder, pictures):
+    (folder / "rotated").mkdir()
     for i in range(FEWEST):
-        picture = Image.open(pictures[i % len(pictures)]).convert("RGB")
-        picture.rotate(10 * i).save(tmp_path / "many" / f"{i:02}.png")
-    return tmp_path / "many"
+        picture = Image.open(pictures[i % len(pictures)]).convert("RGB").resize((96, 96))
+        picture.rotate(10 * i).save(folder / "rotated" / f"{i:02}.png")
+    return folder / "rotated"
+
+
+@pytest.fixture
+def many(tmp_path, rotated):
+    """A folder of as many photos as cut-offs take."""
+    return Path(shutil.copytree(rotated, tmp_path / "many"))
 
 
 @pytest.fixture
