@@ -108,7 +108,8 @@ class Source:
     @functools.cached_property
     def _note(self) -> Path:
         embeddings = os.path.join(self.run, "class_embeddings.safetensors") if self.run else None
-        files = [_stamp(path) for path in (embeddings, self.corpus, self.settings.clip.weights)]
+        paths = filter(None, (embeddings, self.corpus, self.settings.clip.weights))
+        files = [[os.path.abspath(path), Photo.at(path).stamp] for path in paths]
         code = provenance.sources(("clip", "text", "learn", "score", "tagger.py", "runtime.py", "collection.py"))
         return self.folder / f"{digest([self.classes and self.classes.names, self.pairs, files, code])[:32]}.json"
 
@@ -183,14 +184,6 @@ class Collection:
         for start in range(0, len(self.photos), CHUNK):
             kept = self.store.get(self.photos[start : start + CHUNK])
             yield [(i, self.problems.get(i, answer)) for i, answer in enumerate(kept, start)]
-
-
-def _stamp(path: str | Path | None) -> list[str | int]:
-    """What tells a file from itself before a change; [] if there is none."""
-    with contextlib.suppress(OSError, TypeError):
-        status = os.stat(path)
-        return [os.path.abspath(path), status.st_size, status.st_mtime_ns]
-    return []
 
 
 def _lasts(path: Path, problem: str) -> bool:
