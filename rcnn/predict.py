@@ -27,7 +27,7 @@ from rcnn.photos import find_images
 from rcnn.printing import cut, lossless, message
 from rcnn.tagging.cutoffs import FEWEST, Cutoffs, label_free
 from rcnn.tagging.sidecars import hierarchy, plan
-from rcnn.tagging.tags import FORMATS, TOP, must_fit, ranked, writer
+from rcnn.tagging.tags import FORMATS, TOP, Scored, must_fit, ranked, writer
 from rcnn.text.classes import in_words
 
 ENDINGS = (".csv", ".jsonl", ".json")  # of --output
@@ -60,6 +60,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("expected one of --run, --classes and --remove")
     if args.dry_run and not (args.xmp or args.remove):
         parser.error("--dry-run: expected --xmp or --remove, whose changes it shows")
+    if args.remove and (args.output or args.format):
+        parser.error("--remove: no table is written then")
     if args.output and Path(args.output).suffix not in ENDINGS:
         raise ValueError(f"--output: expected a name that ends in {', '.join(ENDINGS)}, got {cut(args.output)}")
     if args.min_score is not None and not -1 <= args.min_score <= 1:
@@ -82,7 +84,7 @@ def cut_offs(args: argparse.Namespace, collection: Collection) -> tuple[np.ndarr
 
 
 @contextlib.contextmanager
-def output(args: argparse.Namespace, collection: Collection) -> Iterator[Callable[[Path, list[int], list[float]], None]]:
+def output(args: argparse.Namespace, collection: Collection) -> Iterator[Callable[[Path, Scored], None]]:
     """A function that prints or writes the tags of one photo after the other; a file is there when the block ends well."""
     if args.dry_run:
         yield lambda *_: None
@@ -148,7 +150,7 @@ def write(
             path, problem = collection.paths[i], None
             if isinstance(answer, np.ndarray):
                 columns = ranked(answer, thresholds, top)
-                put(path, columns, answer[columns].tolist())
+                put(path, list(zip(columns, answer[columns].tolist(), strict=True)))
                 if sidecars:
                     problem = sidecars.update(path, [names[column] for column in columns])
             else:

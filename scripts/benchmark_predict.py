@@ -67,7 +67,7 @@ def beside_the_tower(folder: Path, name: str, images: int, device: torch.device)
     with open(folder / "tags.csv", "w", newline="") as file, writer(file, "csv", NAMES, paths) as write:
         for i, answer in collection.answers():
             columns = ranked(answer, None, 5)
-            write(paths[i], columns, answer[columns].tolist())
+            write(paths[i], list(zip(columns, answer[columns].tolist(), strict=True)))
     written = time.perf_counter() - began
     tower = scored - kept
     each = [1000 * seconds / images for seconds in (tower, kept, written)]

@@ -724,6 +724,7 @@ def test_keywords_are_shown_written_and_removed(photos, names):
     best = table.split()[1]
     assert f"machine|{best}" in (photos / "a.jpg.xmp").read_text()
     assert "lighthouse" in (photos / "a.jpg.xmp").read_text()
+    assert "--remove: no table" in rcnn("predict", photos, "--remove", "--output", "tags.csv", code=2)[1]
     assert rcnn("predict", photos, "--remove", "--prefix", "machine") == ("", "")
     assert (photos / "a.jpg.xmp").read_text() == XMP
 

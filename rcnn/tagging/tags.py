@@ -12,6 +12,8 @@ import numpy as np
 from rcnn.printing import lossless, printable
 
 FORMATS = ("table", "csv", "json", "jsonl")
+Scored = list[tuple[int, float]]  # (column of the class, score), best first
+
 TOP = 5  # tags of an image where no cut-offs are known and nothing else is asked for
 
 
@@ -39,8 +41,8 @@ def must_fit(top: int | None, class_names: Sequence[str]) -> None:
 @contextlib.contextmanager
 def writer(
     file: TextIO, form: str, class_names: Sequence[str], paths: Iterable[Path]
-) -> Iterator[Callable[[Path, list[int], list[float]], None]]:
-    """A function that writes the tags of one of `paths` in one of FORMATS: their columns, best first, and their scores.
+) -> Iterator[Callable[[Path, Scored], None]]:
+    """A function that writes the tags of one of `paths` in one of FORMATS.
 
     In CSV an image without tags has one line, with an empty class. JSON is closed at the end, if all went well.
     """
@@ -49,9 +51,9 @@ def writer(
     if form == "csv":
         rows.writerow(["image", "rank", "class", "score"])
 
-    def write(path: Path, columns: list[int], scores: list[float]) -> None:
+    def write(path: Path, tags: Scored) -> None:
         nonlocal separator
-        image, tags = lossless(str(path)), list(zip(columns, scores, strict=True))
+        image = lossless(str(path))
         if form == "table":
             text = "  ".join(f"{shown[column]} {score:.3f}" for column, score in tags)
             file.write(f"{image.ljust(width)}  {text}".rstrip() + "\n")
