@@ -1,18 +1,117 @@
-"""Photos and their scores: those that are kept from the store, the others by the tagger, batch by batch."""
+"""Photos and their scores: those that are kept from the store, the others by the tagger of a run or of class names.
 
-import operator
+What a tagger is known by is noted in a small file, so that photos whose scores are kept need neither CLIP's weights nor torch.
+"""
+
+import argparse
+import contextlib
+import functools
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rcnn.files import open_regular
-from rcnn.source import Source
+from rcnn import config, provenance
+from rcnn.files import digest, open_regular, read_json, sealed, unseal, write_json
 from rcnn.tagging.cutoffs import Statistics
 from rcnn.tagging.store import Answer, Photo, Store
+from rcnn.text.classes import ClassList
 
+if TYPE_CHECKING:
+    from rcnn.tagger import Tagger
+
+VOCABULARIES = ("coco", "nuswide", "openimages")  # class lists that ship, by the names of their folders in data/
+DATA = Path(__file__).parents[1] / "data"  # of a checkout
 CHUNK = 500  # photos whose scores are in memory at a time
+# keys that only learning reads; the seed, which shapes other things too, may be given
+SETTLED = [known.key for known in config.options() if known.shapes in ("learning", "rows") and known.key != "seed"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What tagging needs to know of a tagger when the scores of all photos are kept."""
+
+    identity: str  # of the tagger
+    class_names: list[str]
+    coinciding: list[list[str]]  # groups of classes that no score can tell apart
+
+
+def source_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add the arguments of a `Source`, at most one of which is to be given."""
+    group = parser.add_mutually_exclusive_group(required=required)
+    group.add_argument("--run", metavar="RUN", help="folder of a finished run of rcnn.train")
+    of_lists = f"text file with one class name a line, or {', '.join(VOCABULARIES)}"
+    group.add_argument("--classes", metavar="FILE", help=of_lists)
+
+
+class Source:
+    """What photos are tagged by: a run, or class names with descriptions where there are some; and the settings."""
+
+    def __init__(self, run: str | None, classes: str | None, pairs: Sequence[str] = ()) -> None:
+        """Exactly one of `run`, a folder, and `classes`, a file or one of VOCABULARIES; `pairs` are configuration keys to set.
+
+        Raises:
+            FileNotFoundError, ValueError: no such class list or vocabulary, or one that is none; a key that is not read.
+        """
+        for key in (pair.partition("=")[0] for pair in pairs):
+            if any(f"{settled}.".startswith(f"{key}.") for settled in SETTLED):
+                raise ValueError(f"{key}: tagging does not read this; python -m rcnn.train does")
+        self.run, self.pairs, self.settings = run, list(pairs), config.override({}, pairs)
+        self.folder = Path(self.settings.cache) / "tagged"  # where scores are kept
+        self.classes = self.corpus = None
+        if run:
+            self.cutoffs = Path(run) / "cutoffs.json"
+            return
+        if classes in VOCABULARIES:
+            folder = DATA / classes
+            if not (folder / "seen.txt").is_file():
+                raise FileNotFoundError(
+                    f"the class list {classes} is in data/ of a checkout of the project, and there is no {folder}; "
+                    "pip install -e . in a checkout, or name a file (./coco for one of that name)"
+                )
+            self.classes = ClassList.read(folder / "seen.txt", folder / "unseen.txt")
+            self.cutoffs, corpus = folder / "cutoffs.json", folder / "corpus.json"
+        else:
+            path = Path(classes)
+            self.classes = ClassList.read(unseen=path)
+            self.cutoffs, corpus = path.with_suffix(".cutoffs.json"), path.with_suffix(".corpus.json")
+        self.corpus = corpus if corpus.is_file() else None
+
+    @functools.cached_property
+    def tagger(self) -> "Tagger":
+        """The tagger, for which CLIP is loaded."""
+        from rcnn.tagger import Tagger  # here, since it imports torch
+
+        if self.run:
+            return Tagger.of_run(self.run, *self.pairs)
+        return Tagger.for_classes(self.classes, self.settings, bool(self.corpus), self.settings.cache, self.corpus)
+
+    @functools.cached_property
+    def learned(self) -> Known:
+        """What is known of the tagger, which is made for it; it is noted."""
+        from rcnn.learn.class_embeddings import coinciding_names
+
+        tagger = self.tagger
+        known = Known(tagger.identity, tagger.class_names, coinciding_names(tagger.class_embeddings, tagger.class_names))
+        write_json(self._note, sealed(asdict(known)))
+        return known
+
+    def noted(self) -> Known | None:
+        """The same, as it was noted when a tagger was made of the same files and settings; None if none was."""
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):  # a damaged note is made again
+            return Known(**unseal(self._note, read_json(self._note)))
+        return None
+
+    @functools.cached_property
+    def _note(self) -> Path:
+        embeddings = os.path.join(self.run, "class_embeddings.safetensors") if self.run else None
+        paths = filter(None, (embeddings, self.corpus, self.settings.clip.weights))
+        files = [[os.path.abspath(path), Photo.at(path).stamp] for path in paths]
+        code = provenance.sources(("clip", "text", "learn", "score", "tagger.py", "runtime.py", "collection.py"))
+        return self.folder / f"{digest([self.classes and self.classes.names, self.pairs, files, code])[:32]}.json"
 
 
 class Collection:
@@ -29,18 +128,12 @@ class Collection:
             ValueError, OSError: there is no such tagger; a file of the store is damaged or cannot be written.
         """
         self.paths, self.source, self.rank, self.world = paths, source, rank, world
-        self.photos, self.problems = [], {}  # by index, of photos that may be read the next time
-        for i, path in enumerate(paths):
-            try:
-                self.photos.append(Photo.at(path))
-            except OSError as error:  # it was there a moment ago
-                self.photos.append(None)
-                self.problems[i] = f"cannot be read: {error.strerror}"
-        noted = source.known()
-        self.known = noted or source.learn()
+        self.photos = [Photo.at(path) for path in paths]
+        self.problems: dict[int, str] = {}  # by index, of photos that may be read the next time
+        self.known = source.noted() or source.learned
         self.open(merge)
-        if noted and self.missing and (found := source.learn()) != noted:  # another device, or other weights of that name
-            self.known = found
+        if self.missing and self.known != source.learned:  # another device, or other weights of that name
+            self.known = source.learned
             self.open(merge)
 
     def open(self, merge: Sequence[str] = ()) -> None:
@@ -51,65 +144,53 @@ class Collection:
         for path in merge if self.rank == 0 else ():
             self.store.merge(path)
         self.missing, self.statistics = [], Statistics(len(self.known.class_names))  # of the scores that are kept
-        for indices in self._chunks():
-            kept = self._kept(indices)
-            self.missing += [i for i, answer in kept.items() if answer is None]
-            if rows := [answer for answer in kept.values() if isinstance(answer, np.ndarray)]:
+        for chunk in self._chunks():
+            self.missing += [i for i, answer in chunk if answer is None]
+            if rows := [answer for _, answer in chunk if isinstance(answer, np.ndarray)]:
                 self.statistics.add(np.stack(rows))
-
-    @property
-    def share(self) -> list[int]:
-        """What is missing and for this process to score; all agree on it, although some may have begun before others."""
-        return [i for i in self.missing if i % self.world == self.rank]
 
     def close(self) -> None:
         """Close the files of the store."""
         if hasattr(self, "store"):
             self.store.close()
 
+    @property
+    def share(self) -> list[int]:
+        """What is missing and for this process to score; all agree on it, although some may have begun before others."""
+        return [i for i in self.missing if i % self.world == self.rank]
+
     def score(self) -> Iterator[tuple[int, Answer]]:
         """Score what is missing of this process's share: (index, answer) of one photo after the other, once it is kept."""
         if not (share := self.share):
             return
-        for indices, scores, broken in self.source.tagger.stream([self.paths[i] for i in share], **self.workload()):
+        given = self.source.settings.evaluate.model_dump(include={"batch_size", "workers"}, exclude_unset=True)
+        tagger = self.source.tagger
+        for indices, scores, broken in tagger.stream([self.paths[i] for i in share], **tagger.workload(self.world) | given):
             answers: dict[int, Answer] = {share[i]: row for i, row in zip(indices, scores.numpy(), strict=True)}
-            for i, problem in broken.items():
-                answers[share[i]] = problem
-                if not _lasts(self.paths[share[i]], problem):
-                    self.problems[share[i]] = problem
+            answers |= {share[i]: problem for i, problem in broken.items()}
+            self.problems |= {i: a for i, a in answers.items() if isinstance(a, str) and not _lasts(self.paths[i], a)}
             self.store.put({self.photos[i]: answer for i, answer in answers.items() if i not in self.problems})
-            yield from sorted(answers.items(), key=operator.itemgetter(0))
+            yield from ((i, answers[i]) for i in sorted(answers))
 
-    def answers(self, score: bool) -> Iterator[tuple[int, Answer | None]]:
-        """(index, answer) of all photos; what is missing is scored meanwhile, or else has no answer."""
-        missing, fresh = set(self.missing) if score else (), self.score()
-        for indices in self._chunks():
-            kept = self._kept(indices)
-            for i in indices:
-                yield next(fresh) if i in missing else (i, kept[i])
+    def answers(self) -> Iterator[tuple[int, Answer | None]]:
+        """(index, answer) of all photos; this process's share is scored meanwhile, and that of others has none."""
+        share, fresh = set(self.share), self.score()
+        for chunk in self._chunks():
+            for i, answer in chunk:
+                yield next(fresh) if i in share else (i, answer)
 
-    def _chunks(self) -> Iterator[range]:
-        return (range(start, min(start + CHUNK, len(self.paths))) for start in range(0, len(self.paths), CHUNK))
-
-    def _kept(self, indices: range) -> dict[int, Answer | None]:
-        readable = [i for i in indices if i not in self.problems]
-        kept = dict(zip(readable, self.store.get([self.photos[i] for i in readable]), strict=True))
-        return {i: self.problems[i] if i in self.problems else kept[i] for i in indices}
-
-    def workload(self) -> dict[str, int]:
-        """Images at a time and processes that decode: as the settings say, or else what suits the device."""
-        given = self.source.settings.evaluate
-        chosen = {key: getattr(given, key) for key in ("batch_size", "workers") if key in given.model_fields_set}
-        return self.source.tagger.workload(self.world) | chosen
+    def _chunks(self) -> Iterator[list[tuple[int, Answer | None]]]:
+        """What is kept of all photos, some hundred at a time."""
+        for start in range(0, len(self.photos), CHUNK):
+            kept = self.store.get(self.photos[start : start + CHUNK])
+            yield [(i, self.problems.get(i, answer)) for i, answer in enumerate(kept, start)]
 
 
 def _lasts(path: Path, problem: str) -> bool:
     """Whether a problem is one of the photo, which stays until that is changed, and not one of this moment."""
     from rcnn.score.decoding import KILLED  # here, since it imports torch
 
-    try:
-        with open_regular(path) as file:
-            os.read(file.fileno(), 1)
-    except (OSError, ValueError):
-        return False
-    return problem != KILLED
+    with contextlib.suppress(OSError, ValueError), open_regular(path) as file:
+        file.read(1)
+        return problem != KILLED
+    return False

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from rcnn import checkpoint, config, hub, provenance, runtime
@@ -142,10 +143,7 @@ class Tagger:
         return cls(model, metadata["class_names"], z, made_of, settings, metadata["notes"])
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder from which `load` makes this tagger again, with its cut-offs; CLIP's weights stay where they are.
-
-        ValueError if the folder holds a run of rcnn.train.
-        """
+        """Write a folder from which `load` makes this tagger again, with its cut-offs; ValueError if it holds a run."""
         path, cutoffs, learning = Path(folder) / checkpoint.EMBEDDINGS, Path(folder) / CUTOFFS, {"made_of": self.made_of}
         if path.exists() and not checkpoint.read_run(folder)[1]["learning"].keys() >= learning.keys():
             raise ValueError(f"{folder} holds a run of rcnn.train; choose another folder")
@@ -214,18 +212,22 @@ class Tagger:
         Raises:
             ValueError: an image cannot be read, a label is no class, there are too few labels.
         """
-        present, scores = presence(full_names(self.class_names, self.notes), labels), self.scores(list(images)).numpy()
+        present, scores = self.presence(labels), self.scores(list(images)).numpy()
         if len(present) != len(scores):
             raise ValueError(f"labels: expected those of {len(scores)} images, got {len(present)}")
         statistics = Statistics(len(self.class_names))
         statistics.add(scores)
-        self.cutoffs = fitted(self.class_names, self.identity, scores, present, statistics, precision, **self.described)
+        self.cutoffs = self.fit(scores, present, statistics, precision)
         return self.cutoffs
 
-    @property
-    def described(self) -> dict[str, object]:
-        """What shapes scores, in words, for a file of cut-offs."""
-        return {"clip": self.model.fingerprint[:16], "grids": list(self.settings.evaluate.grids)}
+    def presence(self, labels: Iterable[Iterable[str]]) -> np.ndarray:
+        """(N, C) bool: which classes N images show, by their names as in `calibrate`."""
+        return presence(full_names(self.class_names, self.notes), labels)
+
+    def fit(self, scores: np.ndarray, present: np.ndarray, statistics: Statistics, precision: float | None) -> Cutoffs:
+        """Cut-offs for this tagger's (N, C) scores of checked images, see `rcnn.tagging.cutoffs.fitted`."""
+        made_with = {"clip": self.model.fingerprint[:16], "grids": list(self.settings.evaluate.grids)}
+        return fitted(self.class_names, self.identity, scores, present, statistics, precision, made_with)
 
     def workload(self, processes: int = 1) -> dict[str, int]:
         """Images at a time, and processes that decode, that suit the device; `processes` like this one share the cores.

@@ -28,12 +28,10 @@ sys.path.insert(0, str(ROOT))
 from benchmark_eval import MODEL, synthetic, towers
 
 from rcnn import cli, config, runtime
-from rcnn.collection import Collection
-from rcnn.source import Known, Source
+from rcnn.collection import Collection, Known, Source
 from rcnn.tagger import Tagger
-from rcnn.tagging.output import writer
 from rcnn.tagging.store import Photo, Store
-from rcnn.tagging.tags import ranked
+from rcnn.tagging.tags import ranked, writer
 
 NAMES = [f"class {i}" for i in range(80)]
 MINI = ["clip.model=null", "clip.pretrained=null", f"clip.weights={ROOT}/data/mini/clip.safetensors", "device=cpu"]
@@ -47,7 +45,7 @@ def beside_the_tower(folder: Path, name: str, images: int, device: torch.device)
     settings = config.override({"cache": folder / "cache", "evaluate": {"grids": []}}, [])
     tagger = Tagger(model, NAMES, z, "benchmark", settings)
     known = Known(tagger.identity, NAMES, [])
-    source = SimpleNamespace(settings=settings, folder=folder / "cache", tagger=tagger, known=lambda: None, learn=lambda: known)
+    source = SimpleNamespace(settings=settings, folder=folder / "cache", tagger=tagger, noted=lambda: known, learned=known)
     paths = synthetic(folder, images)
     tagger.scores(paths[:1])  # warms up
     collection, kept, put = Collection(paths, source), 0.0, Store.put
@@ -67,7 +65,7 @@ def beside_the_tower(folder: Path, name: str, images: int, device: torch.device)
     began = time.perf_counter()
     collection.open()
     with open(folder / "tags.csv", "w", newline="") as file, writer(file, "csv", NAMES, paths) as write:
-        for i, answer in collection.answers(score=False):
+        for i, answer in collection.answers():
             columns = ranked(answer, None, 5)
             write(paths[i], list(zip(columns, answer[columns].tolist(), strict=True)))
     written = time.perf_counter() - began
@@ -84,7 +82,7 @@ def fill(folder: Path, count: int) -> list[str]:
     (folder / "names.txt").write_text("\n".join(NAMES))
     photos, pairs = folder / "photos", [*MINI, f"cache={folder}/cache"]
     source, rng = Source(None, str(folder / "names.txt"), pairs), np.random.default_rng(0)
-    store = Store(folder / "cache" / "tagged", source.learn().identity, len(NAMES))
+    store = Store(folder / "cache" / "tagged", source.learned.identity, len(NAMES))
     for start in range(0, count, 1000):
         (photos / f"{start:06}").mkdir(parents=True)
         paths = [photos / f"{start:06}" / f"{i:06}.jpg" for i in range(start, min(start + 1000, count))]

@@ -1,5 +1,6 @@
 """Photos and class names that tests of tagging share; a module with `from tagging import …` has its fixtures."""
 
+import shutil
 from pathlib import Path
 
 import draw_mini
@@ -27,8 +28,8 @@ def pictures(folder):
 
 
 @pytest.fixture(scope="module")
-def six():
-    return Tagger.from_names(NAMES, **MINI)
+def six(folder):
+    return Tagger.from_names(NAMES, **MINI, cache=folder / "features")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,8 @@ def photos(tmp_path, pictures):
 
 
 @pytest.fixture
-def names(tmp_path):
-    """--classes and all that the mini CLIP needs; what is kept is kept in the test's folder."""
+def names(tmp_path, folder, six):
+    """--classes and all that the mini CLIP needs; what is kept is kept in the test's folder, and has the names' features."""
+    shutil.copytree(folder / "features", tmp_path / "cache")
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
     return ["--classes", tmp_path / "names.txt", *PAIRS, f"cache={tmp_path}/cache"]

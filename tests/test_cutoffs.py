@@ -227,7 +227,7 @@ def test_intervals_hold_what_the_whole_collection_shows_about_as_often_as_they_s
 
 @pytest.fixture
 def saved(tmp_path, checked):
-    found = fitted(NAMES, "0" * 64, *checked, 0.6, grids=[2, 3])
+    found = fitted(NAMES, "0" * 64, *checked, 0.6, {"grids": [2, 3]})
     found.save(tmp_path / "names.cutoffs.json")
     return found, tmp_path / "names.cutoffs.json"
 

@@ -22,15 +22,14 @@ from PIL import Image, features
 from running import rcnn
 from tagging import MINI, NAMES, PAIRS, ROOT, TOO_FEW, folder, names, photos, pictures, run, six  # noqa: F401
 
-from rcnn import collection, config, predict, runtime, source
-from rcnn.collection import Collection
+from rcnn import cli, collection, config, predict, runtime
+from rcnn.collection import Collection, Source
 from rcnn.learn import closed_form, losses
 from rcnn.photos import find_images
 from rcnn.score import reading, views
-from rcnn.source import Source
 from rcnn.tagger import Tagger
 from rcnn.tagging.cutoffs import FEWEST, Cutoffs, Statistics, label_free
-from rcnn.tagging.output import FORMATS
+from rcnn.tagging.tags import FORMATS
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList
 
@@ -255,7 +254,8 @@ def test_predict_prints_a_json_list_of_any_number_of_images(photos, names):
         paths = sorted(photos.iterdir())
         stdout, _ = rcnn("predict", photos, *names, "--format", "json", "--top", 2)
         assert [entry["image"] for entry in json.loads(stdout)] == [str(path) for path in paths]
-        assert stdout == json.dumps(json.loads(stdout), indent=1) + "\n"
+        lines, _ = rcnn("predict", photos, *names, "--format", "jsonl", "--top", 2)
+        assert stdout == "[\n" + ",\n".join(lines.splitlines()) + "\n]\n"
         for path in paths[:-1]:
             path.unlink()
     (photos / "a.jpg").write_bytes(b"broken")
@@ -265,18 +265,14 @@ def test_predict_prints_a_json_list_of_any_number_of_images(photos, names):
 ODD = [b"caf\xe9.jpg", "café.jpg".encode(), "a\u202eb\x1b[31m\n.jpg".encode(), b"back\\slash.jpg", "猫😀.jpg".encode()]
 
 
-EVERY_FORMAT = """
-import sys
-from rcnn import cli, predict
-
-for encoding in ("ascii", "utf-8"):
-    for form in ("table", "csv", "json", "jsonl"):
-        sys.stdout.reconfigure(encoding=encoding, errors="strict")
-        try:
-            cli.run(lambda: predict.main([*sys.argv[1:], "--format", form]))
-        except SystemExit as ended:
-            print(f"\\n== {ended.code}")
-"""
+def printed(encoding, *arguments):
+    """What predict writes to a stdout of this encoding, as bytes, and to stderr; it ends with exit code 1."""
+    raw, stderr = io.BytesIO(), io.StringIO()
+    stdout = io.TextIOWrapper(raw, encoding)
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), pytest.raises(SystemExit, match=r"^1$"):
+        cli.run(lambda: predict.main([str(a) for a in arguments]))
+    stdout.detach()
+    return raw.getvalue(), stderr.getvalue()
 
 
 def test_predict_prints_every_row_whatever_names_and_encoding_are(photos, names, tmp_path):
@@ -286,11 +282,9 @@ def test_predict_prints_every_row_whatever_names_and_encoding_are(photos, names,
         Path(os.fsdecode(os.fsencode(photos) + b"/" + name)).write_bytes(data)
     (photos / "broken\x1b[31m.jpg").write_bytes(b"")
     (tmp_path / "names.txt").write_text("dog\ncrème brûlée\n猫\n", encoding="utf-8")
-    command, environment = [sys.executable, "-c", EVERY_FORMAT, photos, *names], os.environ | {"PYTHONIOENCODING": "ascii"}
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
-    *parts, rest = ended.stdout.split(b"\n== 1\n")
-    assert rest == b""
-    for encoding, (table, rows, entries, lines) in (("ascii", parts[:4]), ("utf-8", parts[4:])):
+    for encoding in ("ascii", "utf-8"):
+        found = [printed(encoding, photos, *names, "--format", form) for form in ("table", "csv", "json", "jsonl")]
+        table, rows, entries, lines = (out for out, _ in found)
         shown = [r"caf\udce9.jpg", "café.jpg", r"a\u202eb\x1b[31m\n.jpg", r"back\\slash.jpg", "猫😀.jpg", "crème brûlée"]
         *expected, dish = (name.encode(encoding, "backslashreplace").decode(encoding) for name in shown)
         paths = {f"{photos}/{name}" for name in expected}
@@ -302,8 +296,8 @@ def test_predict_prints_every_row_whatever_names_and_encoding_are(photos, names,
         assert listed == [json.loads(line) for line in lines.decode(encoding).splitlines()]
         assert {os.fsencode(entry["image"]) for entry in listed} == {os.fsencode(photos) + b"/" + name for name in ODD}
         assert {tag["class"] for tag in listed[0]["tags"]} == {"dog", "crème brûlée", "猫"}
-    assert b"\x1b" not in ended.stdout + ended.stderr
-    assert list(names_skipped(ended.stderr.decode())) == [rf"{photos}/broken\x1b[31m.jpg"]
+        assert b"\x1b" not in table + rows + entries + lines
+        assert list(names_skipped(found[0][1])) == [rf"{photos}/broken\x1b[31m.jpg"]
 
 
 @pytest.mark.parametrize("classes", [[], ["--run", "x", "--classes", "y"]])
@@ -313,19 +307,24 @@ def test_predict_wants_either_a_run_or_a_list_of_names(classes):
 
 def test_predict_names_classes_that_it_cannot_tell_apart(photos, tmp_path):
     (tmp_path / "same.txt").write_text("dog\nzyzzyva\nquokka\n")  # the mini CLIP knows neither of the last two
-    stdout, stderr = rcnn("predict", photos, "--classes", tmp_path / "same.txt", *PAIRS)
+    stdout, stderr = rcnn("predict", photos, "--classes", tmp_path / "same.txt", *PAIRS, f"cache={tmp_path}/cache")
     assert "these classes share their class embedding, so their scores are equal: zyzzyva, quokka" in stderr
     assert "dog" in stdout
 
 
-@pytest.fixture
-def many(tmp_path, pictures):
-    """A folder of as many photos as cut-offs take."""
-    (tmp_path / "many").mkdir()
+@pytest.fixture(scope="module")
+def rotated(folder, pictures):
+    (folder / "rotated").mkdir()
     for i in range(FEWEST):
-        picture = Image.open(pictures[i % len(pictures)]).convert("RGB")
-        picture.rotate(10 * i).save(tmp_path / "many" / f"{i:02}.png")
-    return tmp_path / "many"
+        picture = Image.open(pictures[i % len(pictures)]).convert("RGB").resize((96, 96))
+        picture.rotate(10 * i).save(folder / "rotated" / f"{i:02}.png")
+    return folder / "rotated"
+
+
+@pytest.fixture
+def many(tmp_path, rotated):
+    """A folder of as many photos as cut-offs take."""
+    return Path(shutil.copytree(rotated, tmp_path / "many"))
 
 
 @pytest.fixture
@@ -494,7 +493,7 @@ def test_an_output_file_is_written_whole_or_stays_as_it_was(many, fast, tmp_path
     [
         (["--output", "tags.txt"], "--output: expected a name that ends in .csv, .jsonl, .json, got tags.txt"),
         (["--output", "configs"], "--output: expected a name that ends in"),
-        (["--output", "t.csv", "--format", "csv"], "--output: its format follows from its name"),
+        (["--output", "t.csv", "--format", "csv"], "argument --format: not allowed with argument --output"),
         (["--min-score", "nan"], "--min-score: expected a cosine from -1 to 1, got nan"),
         (["--min-score", "50"], "--min-score: expected a cosine from -1 to 1, got 50"),
         (["--top", "0"], "top: expected 1 to 6"),
@@ -566,7 +565,7 @@ def test_vocabularies_have_names_and_descriptions_are_used_where_they_are(photos
 def test_a_vocabulary_without_a_checkout_and_a_corpus_without_a_class_are_one_line(photos, names, tmp_path, monkeypatch):
     (tmp_path / "names.corpus.json").write_text('{"0": {"node_name": "dog", "candidate_sentences": ["a dog."]}}')
     assert 'class 1 "cat" is missing' in rcnn("predict", photos, *names, code=2)[1]
-    monkeypatch.setattr(source, "DATA", tmp_path / "site-packages" / "data")
+    monkeypatch.setattr(collection, "DATA", tmp_path / "site-packages" / "data")
     _, stderr = rcnn("predict", photos, "--classes", "coco", *names[2:], code=2)
     assert stderr.startswith("error: the class list coco is in data/ of a checkout of the project, and there is no")
 
@@ -725,6 +724,7 @@ def test_keywords_are_shown_written_and_removed(photos, names):
     best = table.split()[1]
     assert f"machine|{best}" in (photos / "a.jpg.xmp").read_text()
     assert "lighthouse" in (photos / "a.jpg.xmp").read_text()
+    assert "--remove: no table" in rcnn("predict", photos, "--remove", "--output", "tags.csv", code=2)[1]
     assert rcnn("predict", photos, "--remove", "--prefix", "machine") == ("", "")
     assert (photos / "a.jpg.xmp").read_text() == XMP
 

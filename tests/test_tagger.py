@@ -275,6 +275,6 @@ def test_the_identity_is_that_of_all_that_scores_depend_on(six, run):
 
 
 def test_scores_do_not_depend_on_the_images_beside(six, pictures):
-    alone = torch.stack([six.scores(picture) for picture in pictures])
-    assert torch.equal(alone, six.scores(pictures))
-    assert torch.equal(alone.flip(0), six.scores(pictures[::-1]))
+    alone = torch.stack([six.scores(picture) for picture in pictures[:4]])
+    assert torch.equal(alone, six.scores(pictures[:4]))
+    assert torch.equal(alone.flip(0), six.scores(pictures[3::-1]))

@@ -74,17 +74,16 @@ class Cutoffs:
     @classmethod
     def load(cls, path: str | Path, identity: str, class_names: Sequence[str]) -> "Cutoffs":
         """Read cut-offs for the scores of `identity`; ValueError if the file is damaged or its cut-offs are of other scores."""
-        found, again = unseal(path, read_json(path)), "run rcnn calibrate again, or move the file away"
+        found, wrong = unseal(path, read_json(path)), None
         if found.pop("kind", None) != KIND:
-            raise ValueError(f"{path} has no cut-offs of this version of the code; {again}")
-        if found["class_names"] != list(class_names):
-            sizes = f"{len(found['class_names'])} names, here {len(class_names)}"
-            raise ValueError(f"{path} has the cut-offs of another class list ({sizes}); {again}")
-        if found["identity"] != identity:
-            raise ValueError(
-                f"{path} has the cut-offs of another model, other class embeddings or other grids "
-                f"(fitted with {cut(str(found['facts'].get('made_with')))}); {again}"
-            )
+            wrong = "no cut-offs of this version of the code"
+        elif found["class_names"] != list(class_names):
+            wrong = f"the cut-offs of another class list ({len(found['class_names'])} names, here {len(class_names)})"
+        elif found["identity"] != identity:
+            made_with = cut(str(found["facts"].get("made_with")))
+            wrong = f"the cut-offs of another model, other class embeddings or other grids (fitted with {made_with})"
+        if wrong:
+            raise ValueError(f"{path} has {wrong}; run rcnn calibrate again, or move the file away")
         return cls(**{**found, "thresholds": np.array(found["thresholds"])})
 
 
@@ -206,11 +205,11 @@ def fitted(
     present: np.ndarray,
     statistics: Statistics,
     precision: float | None = None,
-    **made_with: Any,
+    made_with: Mapping[str, Any] | None = None,
 ) -> Cutoffs:
     """Cut-offs by `fit`, with what they were made of and how well they do on photos that they were not fitted to.
 
-    `made_with` is JSON-able and says in words what `identity` is of, such as grids=[2, 3].
+    `made_with` is JSON-able and says in words what `identity` is of, such as {"grids": [2, 3]}.
     """
     thresholds, predicted = fit(scores, present, statistics, precision)
     facts = {

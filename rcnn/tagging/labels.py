@@ -13,12 +13,9 @@ from rcnn.files import MOST_JSON, read_text
 from rcnn.printing import cut, short
 from rcnn.text.classes import ClassList, parse_name
 
-HEADER = ["image", "class"]
-UNCHECKED = "?"  # the class of a photo that nobody has looked at yet
-
 
 def read_labels(path: str | Path, classes: ClassList) -> dict[str, set[str]]:
-    """{name of a checked photo: names of the classes on it}, sorted by name; photos that are UNCHECKED are not in it.
+    """{name of a checked photo: names of the classes on it}, sorted by name.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or not one of labels; the line is named.
@@ -32,30 +29,25 @@ def read_labels(path: str | Path, classes: ClassList) -> dict[str, set[str]]:
         written = np.array(full_names(classes.names, classes.notes), object)
         names, labels = coco.labels({"annotations": path}, classes)
         return dict(sorted((name, set(written[row == 1])) for name, row in zip(names, labels, strict=True)))
-    found, marked = defaultdict(set), {}
-    text = read_text(path, MOST_JSON)
+    found, text = defaultdict(set), read_text(path, MOST_JSON)
     delimiter = ";" if text.lower().startswith("image;") else ","  # as spreadsheets of many countries save it
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = next(lines, [])
-        if [cell.strip().lower() for cell in header] != HEADER:
+        if [cell.strip().lower() for cell in header] != ["image", "class"]:
             raise ValueError(f"expected the header image,class, got {short(','.join(header))}")
         for line in filter(None, lines):
             image, name = (cell.strip() for cell in line) if len(line) == 2 else ("", "")
             if not image:
                 raise ValueError(f"expected an image and one class, got {short(','.join(line))}")
-            if name in ("", UNCHECKED):
-                marked[image] = name
-            else:
-                found[image].add(name)
-            if image in marked and (found.get(image) or marked[image] != name):
-                raise ValueError(f"{short(image)} has classes, and a line that says it has none or is not checked")
+            found[image].add(name)
+            if "" in found[image] and len(found[image]) > 1:
+                raise ValueError(f"{short(image)} has classes, and a line that says it has none")
     except (csv.Error, ValueError) as error:
         raise ValueError(f"{path}, line {max(1, lines.line_num)}: {error}") from None
-    found |= {image: set() for image, mark in marked.items() if mark != UNCHECKED}
     if not found:
         raise ValueError(f"{path} has no labels of checked photos")
-    return dict(sorted(found.items()))
+    return {image: names - {""} for image, names in sorted(found.items())}
 
 
 def full_names(names: Sequence[str], notes: Sequence[str] = ()) -> list[str]:
@@ -73,19 +65,19 @@ def presence(class_names: Sequence[str], labels: Iterable[Iterable[str]]) -> np.
     Raises:
         ValueError: names that no class has, or more than one.
     """
-    listed, rows = defaultdict(set), [list(names) for names in labels]
+    columns, rows, wrong = defaultdict(set), [list(names) for names in labels], {}
     for column, (name, note) in enumerate(map(parse_name, class_names)):
-        listed[name.lower(), note].add(column)
-        listed[name.lower(), ""].add(column)
-    meant = {
-        label: listed.get((name.lower(), note), ())
-        for label in {n for row in rows for n in row}
-        for name, note in [parse_name(label)]
-    }
-    if wrong := sorted(label for label, columns in meant.items() if len(columns) != 1):
-        each = ", ".join(f"{short(label)} ({'several classes' if meant[label] else 'no class'})" for label in wrong)
-        raise ValueError(f"labels that are not one class of the list each: {cut(each)}")
+        columns[name.lower(), note].add(column)
+        columns[name.lower(), ""].add(column)
     found = np.zeros((len(rows), len(class_names)), bool)
     for present, row in zip(found, rows, strict=True):
-        present[[column for label in row for column in meant[label]]] = True
+        for label in row:
+            name, note = parse_name(label)
+            if len(meant := columns.get((name.lower(), note), set())) == 1:
+                present[list(meant)] = True
+            else:
+                wrong[label] = "several classes" if meant else "no class"
+    if wrong:
+        each = ", ".join(f"{short(label)} ({why})" for label, why in sorted(wrong.items()))
+        raise ValueError(f"labels that are not one class of the list each: {cut(each)}")
     return found

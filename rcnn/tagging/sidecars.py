@@ -2,11 +2,10 @@
 
 With the prefix "rcnn", the tag ("animal", "dog") is "dog" in dc:subject, "rcnn|animal|dog" in lr:hierarchicalSubject and
 "rcnn/animal/dog" in digiKam:TagsList. What was added is also listed in a property of our own, rcnn:added, and only what is
-listed there is renewed or removed. A "dog" that was there before is a person's and stays, and so does one that a hierarchical
-keyword of theirs contains; where they have either, no plain keyword is added. A listed tag that a person deleted from one of
-the three is withdrawn from the others and not written again, until all tags of the prefix are removed; its plain keyword, if
-it is there, is theirs from then on. If another program drops rcnn:added, everything counts as a person's. Without its machine
-tags a file has the bytes that it had before (but a list of no keywords), and one that was made for them disappears.
+listed there is renewed or removed: a "dog" that was there before is a person's and stays. A listed tag that a person deleted
+from one of the three is withdrawn from the others and not written again, until all tags of the prefix are removed. If another
+program drops rcnn:added, everything counts as a person's. Without its machine tags a file has the bytes that it had before
+(but a list of no keywords), and one that was made for them disappears.
 """
 
 import os
@@ -22,7 +21,7 @@ from rcnn.printing import lossless, printable, short
 from rcnn.tagging.xmp import EMPTY, LISTS, edit, keywords, parse
 
 MOST = 1 << 24  # bytes of a sidecar
-SUBJECT, HIERARCHICAL, TAGS_LIST, ADDED = LISTS
+SHOWN = ("dc:subject", "lr:hierarchicalSubject")  # by a dry run
 NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # what XML, or a line of text, cannot hold
 
 
@@ -73,7 +72,7 @@ def plan(photo: Path, tags: Sequence[Sequence[str]], prefix: str, replace_suffix
     """
     path = photo.with_suffix(".xmp") if replace_suffix else photo.with_name(photo.name + ".xmp")
     root = _clean(prefix) + "|"
-    wanted = {root + "|".join(map(_clean, tag)): _clean(tag[-1]) for tag in tags}
+    wanted = [root + "|".join(map(_clean, tag)) for tag in tags]
     before = _read(path)
     data = EMPTY if before is None else before
     try:
@@ -89,7 +88,7 @@ def plan(photo: Path, tags: Sequence[Sequence[str]], prefix: str, replace_suffix
             after = None if after == EMPTY else after
     except ValueError as error:
         raise ValueError(f"keywords cannot be written to {path}: {error}") from None
-    added, removed = (tuple(k for name in (SUBJECT, HIERARCHICAL) for k in sorted(one[name])) for one in (coming, going))
+    added, removed = (tuple(k for name in SHOWN for k in sorted(one[name])) for one in (coming, going))
     return Change(path, before, after, added, removed)
 
 
@@ -113,28 +112,23 @@ def _clean(name: str) -> str:
     raise ValueError(f"a keyword needs characters that can be seen, and {short(name)} has none")
 
 
-def _merge(old: dict[str, set[str]], tags: dict[str, str], root: str) -> tuple[dict[str, set[str]], dict[str, list[str]]]:
+def _merge(old: dict[str, set[str]], wanted: list[str], root: str) -> tuple[dict[str, set[str]], dict[str, list[str]]]:
     """For every list, which of its keywords `old` go, all of them the machine's, and which come.
 
-    `tags` is {hierarchical keyword: its last part}, and `root` what the hierarchical ones of the prefix begin with.
+    `wanted` are hierarchical keywords, and `root` is what those of the prefix begin with.
     """
     subject, hierarchical, tags_list, added = old.values()
     paths = {k for k in added if "|" in k}
-    listed = {k for k in paths if k.startswith(root)}
-    plain = added - paths
-    theirs = hierarchical - paths | tags_list - set(map(_slashes, paths))
-    parts = {part for k in theirs for part in re.split("[|/]", k)}
-    said = subject | parts
-    deleted = {k for k in listed if not (k in hierarchical and _slashes(k) in tags_list and _last(k) in said)}
+    mine = {k for k in paths if k.startswith(root)}
+    theirs = (hierarchical | tags_list) - paths - set(map(_slashes, paths))
+    deleted = {k for k in mine if not (k in hierarchical and _slashes(k) in tags_list and _last(k) in subject)}
     denied = set(map(_last, deleted))
-    tags_now = {k: last for k, last in tags.items() if last not in denied}
-    paths_now = [k for k in tags_now if k not in theirs and _slashes(k) not in theirs]
-    others = plain & subject & set(map(_last, paths - listed))  # tags of another prefix have them
-    plain_now = dict.fromkeys([*tags_now.values(), *sorted(others)])
-    plain_now = [k for k in plain_now if (k in plain if k in subject else k not in parts)]
-    ours = plain - denied - parts, listed, set(map(_slashes, listed)), added - (paths - listed)
-    added_now = [*plain_now, *paths_now, *(sorted(deleted) if tags else [])]
-    now = plain_now, paths_now, list(map(_slashes, paths_now)), added_now
+    tags = list(dict.fromkeys(k for k in wanted if _last(k) not in denied))
+    paths_now = [k for k in tags if not theirs & {k, _slashes(k)}]
+    others = added & subject & set(map(_last, paths - mine))  # tags of another prefix have them
+    plain_now = [k for k in dict.fromkeys([*map(_last, tags), *sorted(others)]) if k in added or k not in subject]
+    now = plain_now, paths_now, list(map(_slashes, paths_now)), [*plain_now, *paths_now, *(sorted(deleted) if wanted else [])]
+    ours = added - paths, mine, set(map(_slashes, mine)), added - (paths - mine)
     return (
         {name: mine & old[name] - set(values) for name, mine, values in zip(LISTS, ours, now, strict=True)},
         {name: [k for k in values if k not in old[name]] for name, values in zip(LISTS, now, strict=True)},
