@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from rcnn.files import replace_file
 from rcnn.score.reading import read_rgb, reason
 from rcnn.tagging.labels import full_names
-from rcnn.tagging.output import Scored
+from rcnn.tagging.tags import Scored
 
 if TYPE_CHECKING:
     from rcnn.tagger import Tagger
