@@ -19,6 +19,14 @@ settings.register_profile("project", database=None, deadline=None, derandomize=T
 settings.load_profile("project")
 
 
+# files that take longest; begun first, they do not leave one process working after all others are done
+LONGEST = ("test_reproduce", "test_paper", "test_evaluate", "test_predict", "test_sweep", "test_mini", "test_tagclip_pass")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def captions():
     return [sentence for sentence, _ in recipe.CAPTIONS]
