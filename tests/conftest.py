@@ -1,5 +1,6 @@
 """A tiny CLIP with made-up weights, as towers of this project, as open_clip's own model, and as files."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from rcnn import clip
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
 import recipe
+
+# where the tests are started in the background Ctrl-C is ignored, and commands that they start would ignore it, too
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("project", database=None, deadline=None, derandomize=True)
 settings.load_profile("project")
