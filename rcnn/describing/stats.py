@@ -28,7 +28,7 @@ class _Described(BaseModel):
     name: str
     narrower: list[str]
     broader: list[str]
-    bearers: list[str]
+    bearers: list[str] = []  # which files of before version 2 lack
     attributes: list[str]
     scenes: list[str]
 
