@@ -52,7 +52,8 @@ def evaluate(
         with group.first_of_machine_before_others():  # sentences from elsewhere are encoded once
             runs = [_read(one, classes, load_clip, group) for one in several]
         _require_common(runs)
-        _require_same(runs, images, group)
+        labels = digest(images.labels.contiguous().numpy().tobytes())
+        _require_same(runs, images, labels, group)
         background = first.evaluate.tagclip_background
         if background is None:
             background = DATASETS[first.dataset.kind].background
@@ -61,7 +62,7 @@ def evaluate(
         as_absent = unknown_as_absent(images.labels, classes, first.evaluate, first.dataset.keep_unlabelled)
         common = Common(images, classes, load_clip, as_absent, background, identity, sources, group, again)
         for run in runs:
-            run.made_from = _made_from(run, common)
+            run.made_from = _made_from(run, labels, common)
             if again:
                 run.path.unlink(missing_ok=True)
         group.barrier()
@@ -133,9 +134,8 @@ def _require_common(runs):
             raise ValueError(f"{one.output} and {other.output} differ in {keys[0]}; one pass cannot measure both")
 
 
-def _require_same(runs, images, group):
+def _require_same(runs, images, labels, group):
     """ValueError unless all processes, perhaps on other machines, have the same class embeddings, images and labels."""
-    labels = digest(images.labels.contiguous().numpy().tobytes())
     ours = digest([[digests(run.sets) for run in runs], [path.name for path in images.paths], labels])
     if len(set(group.everyone(ours))) > 1:
         raise ValueError("the machines differ in their copies of the run, in the images that they find, or in the labels")
@@ -153,11 +153,11 @@ def _identity(settings, metadata, images, on):
     }
 
 
-def _made_from(run, common):
+def _made_from(run, labels, common):
     settings, images = run.settings, common.images
     return digest([
         {"sets": digests(run.sets), **common.identity},
-        digest(images.labels.contiguous().numpy().tobytes()), images.left_out, list(map(str, images.missing)),
+        labels, images.left_out, list(map(str, images.missing)),
         settings.seed, settings.evaluate.tagclip and common.background, config.shaping(settings, "metrics", "intervals"),
     ])  # fmt: skip
 
@@ -165,7 +165,7 @@ def _made_from(run, common):
 def _finished(run, common):
     """The result of a run if there is one of these very settings, which is then shown; else None."""
     result = finished(run.path, run.made_from)
-    if not result or (run.keeps and not kept.holds(run.kept, run.made_from)):
+    if not result or (run.settings.evaluate.keep_scores and not kept.holds(run.kept, run.made_from)):
         return None
     if common.group.rank == 0:
         print(f"{table.render(result)}\n\n{run.path} is of these very settings; --again measures anew")
@@ -254,7 +254,7 @@ def _readable(settings, images, files, broken, group):
 
 def _require_room(run, images, classes):
     """ValueError if the disk has no room for the scores of a run that are to be kept."""
-    if run.keeps:
+    if run.settings.evaluate.keep_scores:
         sets = [run.sets[row] for row in run.embeddings]
         tables = sum(1 + len(PARTS) * (s.parts(scorer) == PARTS) for s in sets for scorer in s.scorers)
         tables += len(rows.TAGCLIP) * len(classes.tasks) * run.settings.evaluate.tagclip

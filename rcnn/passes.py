@@ -44,10 +44,6 @@ class Run:
     def kept(self) -> Path:
         return self.output / "scores_kept"
 
-    @property
-    def keeps(self) -> bool:
-        return self.settings.evaluate.keep_scores
-
 
 @dataclass(frozen=True)
 class Common:
