@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from language_server import completion, family, good_answer, serve
 
-from rcnn import describe
+from rcnn import config, describe
 from rcnn.describing import service
 from rcnn.describing.answers import beside
 from rcnn.text.classes import ClassList
@@ -524,3 +524,8 @@ def test_an_answer_that_was_damaged_is_asked_for_again_and_one_that_was_edited_i
     path.write_text(json.dumps(record) + "\n" + "".join(rest))
     assert not run(*small())
     assert len(server[1].seen) == asked + 1
+
+
+def test_english_articles_are_refused_in_the_authors_form():
+    with pytest.raises(ValueError, match="mode=compat: expected articles=paper"):
+        config.override({}, ["mode=compat", "articles=english"], config.DescribeConfig)
