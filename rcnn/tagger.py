@@ -25,7 +25,7 @@ from rcnn.printing import lossless, short
 from rcnn.score import mssa
 from rcnn.score.reading import AnyImage
 from rcnn.score.views import available_cores, batches
-from rcnn.tagging.cutoffs import Cutoffs, Statistics, fitted
+from rcnn.tagging.cutoffs import CUTOFFS, Cutoffs, Statistics, fitted
 from rcnn.tagging.labels import full_names, presence
 from rcnn.tagging.maps import Maps, score_maps
 from rcnn.tagging.tags import TOP, Tag, must_fit, ranked
@@ -34,7 +34,6 @@ from rcnn.text.classes import ClassList, parse_name
 
 VERSION = 1  # of scores: another one makes all that is kept be scored again
 VIEWS = 256  # at a time on a GPU, of all images of a batch together
-CUTOFFS = "cutoffs.json"  # in the folder of a run
 METHOD = "saved"  # the only row of a tagger that was saved
 
 
@@ -126,9 +125,8 @@ class Tagger:
         Raises:
             FileNotFoundError, ValueError: no run, no weights, or not the weights the run was learned with; cut-offs of others.
         """
-        if str(run).startswith(hub.PREFIX):
-            run, pairs = hub.fetch(run, [checkpoint.EMBEDDINGS, CUTOFFS]), (*hub.DISTRUSTED, *pairs)
-        tagger, path = cls.of_run(run, *pairs, **overrides), Path(run) / CUTOFFS
+        run, pairs = hub.local(run, pairs)
+        tagger, path = cls.of_run(run, *pairs, **overrides), run / CUTOFFS
         tagger.cutoffs = Cutoffs.load(path, tagger.identity, tagger.class_names) if path.exists() else None
         return tagger
 

@@ -18,6 +18,8 @@ from rcnn.files import read_json, sealed, unseal, write_json
 from rcnn.printing import cut
 from rcnn.tagging.tags import TOP
 
+CUTOFFS = "cutoffs.json"  # in the folder of a run or a vocabulary
+
 FEWEST = 30  # photos of a collection that has means and deviations: a mean then errs by less than a fifth of a deviation
 COMMON = 0.16  # at most so many of all photos get a class without labels: z is 1 or more, which short lists need
 STEPS = 40
