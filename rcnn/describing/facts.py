@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pydantic import BaseModel
 
@@ -165,18 +165,19 @@ def twins(senses: Mapping[str, tuple[str, str]], known: Iterable[str] = ()) -> l
         ValueError: a known twin is no class.
     """
     spelled = {name.lower(): name for name in senses}
-    alike = ([name, spelled[form]] for name in senses for form in forms(name) & set(spelled))
-    groups = [pair for pair in alike if _one_sense(*(senses[name] for name in pair))]
+    alike = ((name, spelled[form]) for name in senses for form in forms(name) if spelled.get(form, name) != name)
+    groups: list[Sequence[str]] = [pair for pair in alike if _one_sense(*(senses[name] for name in pair))]
     for line in known:
         groups.append([part.strip() for part in line.split(",")])
         if missing := [name for name in groups[-1] if name not in senses]:
             raise ValueError(f"twins: {short(missing[0])} of {short(line)} is no class of the list")
-    united: list[set[str]] = []
-    for group in map(set, groups):
-        touching = [other for other in united if other & group]
-        united = [other for other in united if other not in touching] + [group.union(*touching)]
+    united: dict[str, set[str]] = {}  # the group of each twin
+    for group in groups:
+        whole = set().union(*(united.get(name, {name}) for name in group))
+        united |= dict.fromkeys(whole, whole)
     order = {name: i for i, name in enumerate(senses)}
-    return sorted((sorted(group, key=order.get) for group in united if len(group) > 1), key=lambda group: order[group[0]])
+    distinct = {id(group): sorted(group, key=order.get) for group in united.values()}
+    return sorted((group for group in distinct.values() if len(group) > 1), key=lambda group: order[group[0]])
 
 
 def _one_sense(one: tuple[str, str], other: tuple[str, str]) -> bool:
