@@ -443,7 +443,7 @@ def test_statistics_are_shown_side_by_side(run, tmp_path, capsys):
     assert out.splitlines()[0].split() == [f"{tmp_path}/c.json", shipped]
     assert out.splitlines()[1].split() == ["classes", "5", "1,006"]
     assert "green: colour (broader)" in out
-    with pytest.raises(ValueError, match="is no text corpus"):
+    with pytest.raises(ValueError, match=r"facts\.jsonl is not JSON"):
         describe.main(["stats", str(ROOT / "data/mini/facts.jsonl")])
 
 
