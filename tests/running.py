@@ -3,11 +3,18 @@
 import contextlib
 import importlib
 import io
+import os
+import signal
+import socket
+import sys
+import traceback
 
 import pytest
 
 from rcnn import cli
 from rcnn.score import one_pass
+
+EVALUATE = "import sys; from rcnn import cli, evaluate; cli.run(lambda: evaluate.main(sys.argv[1:]))"
 
 
 def rcnn(name, *arguments, code=0):
@@ -18,6 +25,38 @@ def rcnn(name, *arguments, code=0):
         cli.run(lambda: module.main([str(a) for a in arguments]))
     assert (ended.value.code or 0) == code, stdout.getvalue() + stderr.getvalue()
     return stdout.getvalue(), stderr.getvalue()
+
+
+def started(program, *arguments, **environment):
+    """The id of a process that runs a Python program; it has imported all that this one has, so it begins at once."""
+    if process := os.fork():
+        return process
+    code = 1
+    signal.alarm(120)  # seconds, after which it is killed: it may wait for another that has failed
+    try:
+        os.environ |= environment
+        sys.argv = ["", *map(str, arguments)]
+        exec(program, {})
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def ended(*processes):
+    """The exit codes of these processes, after their end."""
+    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+
+
+def shared(program, first, second, machines=1):
+    """The exit codes of two processes with these arguments that share work, as torchrun starts them on one machine or two."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "GLOO_SOCKET_IFNAME": "lo"}
+    place |= {"WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}  # by which torchrun is known
+    one = started(program, *first, **place, RANK="0", LOCAL_RANK="0")
+    return ended(one, started(program, *second, **place, RANK="1", LOCAL_RANK=str(2 - machines)))
 
 
 def filled(file, *given):

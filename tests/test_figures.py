@@ -26,12 +26,12 @@ LABELS = torch.tensor([[1, -1, -1, -1, -1], [1, 1, 1, -1, -1], [-1, 1, 0, -1, 1]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, features):
     """A run on 24 drawings, measured by a method of two epochs, with its scores kept."""
     folder = tmp_path_factory.mktemp("figures")
     draw_mini.draw_benchmark(folder / "benchmark", 24)
     pairs = [
-        f"output={folder}/run", f"cache={folder}/cache", f"dataset.images={folder}/benchmark/images",
+        f"output={folder}/run", f"cache={features}", f"dataset.images={folder}/benchmark/images",
         f"dataset.annotations={folder}/benchmark/instances.json", "train.epochs=2", "train.batch_size=2048",
         "train.ablation=false", "evaluate.bootstrap=0", "evaluate.diagnostics=false", "evaluate.keep_scores=true",
         "device=cpu",

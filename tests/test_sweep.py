@@ -19,12 +19,12 @@ METRICS = ["ZSL mAP", "ZSL F1@3", "ZSL F1@5", "GZSL mAP", "GZSL F1@3", "GZSL F1@
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory, features):
     """A folder, and the arguments of a quick command on 8 drawings."""
     folder = tmp_path_factory.mktemp("sweep")
     draw_mini.draw_benchmark(folder / "benchmark", 8)
     return folder, [
-        "--config", "configs/mini.yaml", f"cache={folder}/cache", f"dataset.images={folder}/benchmark/images",
+        "--config", "configs/mini.yaml", f"cache={features}", f"dataset.images={folder}/benchmark/images",
         f"dataset.annotations={folder}/benchmark/instances.json", "train.epochs=1", "train.batch_size=2048",
         "train.ablation=false", "evaluate.bootstrap=0", "evaluate.epochs=false", "evaluate.diagnostics=false",
         "evaluate.grids=[2]", "device=cpu",
