@@ -919,6 +919,7 @@ def test_where_labels_are_unknown_few_scores_are_kept_and_the_metrics_are_those_
 
     def partly_known(*arguments):
         images = read_images(*arguments)
+        images = dataclasses.replace(images, paths=images.paths[:9], labels=images.labels[:9])
         hidden = torch.rand(images.labels.shape, generator=torch.Generator().manual_seed(0)) < 0.8
         return dataclasses.replace(images, labels=images.labels.masked_fill(hidden & (images.labels == -1), 0))
 
