@@ -3,11 +3,10 @@
 import contextlib
 import importlib
 import io
+import multiprocessing
 import os
-import signal
 import socket
 import sys
-import traceback
 
 import pytest
 
@@ -28,26 +27,23 @@ def rcnn(name, *arguments, code=0):
 
 
 def started(program, *arguments, **environment):
-    """The id of a process that runs a Python program; it has imported all that this one has, so it begins at once."""
-    if process := os.fork():
-        return process
-    code = 1
-    signal.alarm(120)  # seconds, after which it is killed: it may wait for another that has failed
-    try:
-        os.environ |= environment
-        sys.argv = ["", *map(str, arguments)]
-        exec(program, {})
-    except SystemExit as end:
-        code = end.code or 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+    """A process that runs a Python program; it has imported all that this one has, so it begins at once."""
+    process = multiprocessing.get_context("fork").Process(target=_run, args=(program, arguments, environment), daemon=True)
+    process.start()
+    return process
+
+
+def _run(program, arguments, environment):
+    os.environ |= environment
+    sys.argv = ["", *map(str, arguments)]
+    exec(program, {})
 
 
 def ended(*processes):
-    """The exit codes of these processes, after their end."""
-    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+    """The exit codes of these processes, after their end; None of one that does not end."""
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
 
 
 def shared(program, first, second, machines=1):
