@@ -85,8 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError("two points of the sweep are the same, as of 0.1 and 0.10; expected each value once")
     classes = ClassList.read(base.classes.seen, base.classes.unseen)
     images = read_images(base.dataset, classes, base.cache)
-    for point in points:  # before the long work: what is missing should show now
-        check(point, images, classes)
+    check(base, images, classes)  # before the long work: what is missing should show now
     folder.mkdir(parents=True, exist_ok=True)
     model = runtime.load_clip(base)
     with open(folder / "log.txt", "w+", buffering=1, encoding="utf-8") as log:
