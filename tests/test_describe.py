@@ -419,8 +419,8 @@ def test_a_batch_under_way_is_collected_by_the_next_run(run, server, tmp_path):
     server[1].batch_status = ["in_progress"]
     process = start(tmp_path, server[0], "--batch", "poll=0.05")
     wait_for(lambda: "batch-0" in server[1].batches and server[1].batches["batch-0"]["looks"] > 1, process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    ended(process)
     server[1].batch_status = ["completed"]
     assert not run("--batch", "poll=0.01")
     assert len(server[1].batches) == 2  # the killed run's triage, and the rest
