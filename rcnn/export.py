@@ -14,7 +14,6 @@ from rcnn import checkpoint, cli, config
 from rcnn.files import read_text, replace_file
 from rcnn.printing import message
 from rcnn.results.result import Result
-from rcnn.rows import method_scorer
 from rcnn.tagger import Tagger
 from rcnn.tagging.labels import full_names
 
@@ -59,7 +58,7 @@ def card(tagger: Tagger, corpus: str, result: Result | None) -> str:
     )  # fmt: skip
     if result:
         text += f"## Metrics\n\n{result.images.used:,} images ({result.dataset}); percent, with 95 % intervals.\n\n"
-        for task, metrics in result.rows[result.method][method_scorer(result.settings.evaluate)].items():
+        for task, metrics in result.rows[result.method][result.scorer].items():
             for name, metric in metrics.items():
                 interval = " [{:.1f}, {:.1f}]".format(*metric.interval) if metric.interval else ""
                 text += f"- {task.upper()} {name}: {metric.value:.1f}{interval}\n"
