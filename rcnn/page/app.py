@@ -27,7 +27,8 @@ EMPTY = "Choose classes, drop photos or start with a folder (rcnn web PHOTOS), a
 CSS = """
 .gradio-container .main {padding: 12px 20px !important; max-width: none !important}
 .grid-container {grid-template-columns: repeat(6, minmax(0, 1fr)) !important; gap: 6px !important}
-.grid-wrap {padding-top: 30px !important; min-height: 0 !important} .caption-label {font-size: 11px !important; padding: 1px 4px !important}
+.grid-wrap {padding-top: 30px !important; min-height: 0 !important}
+.caption-label {font-size: 11px !important; padding: 1px 4px !important}
 #picture img, #judged img {width: 100%; height: 100%; object-fit: contain}
 .note {font-size: 13px; overflow-wrap: anywhere} .note ul {max-height: 140px; overflow: auto; padding-left: 16px}
 svg text {font: 11px system-ui, sans-serif; fill: var(--body-text-color)}
@@ -212,7 +213,7 @@ class Page:
                         judged, judging = gr.Image(label="Photo", height=440, elem_id="judged", **plain), gr.State()
                         with gr.Row():
                             yes, no = gr.Button("Accept", elem_id="accept"), gr.Button("Reject", elem_id="reject")
-                        with_map = gr.Checkbox(label="Show the map of the class")
+                        with_map = gr.Checkbox(label="Show the map of the class", elem_id="map")
                         undo = gr.Button("Undo the cut-off set by hand", visible=False, elem_id="undo")
                         save, saved = gr.Button("Save all cut-offs", variant="primary", elem_id="save"), gr.HTML()
             of_class = [cutoff, bars, basis, above, below, judged, judging, undo]

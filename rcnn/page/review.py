@@ -1,6 +1,7 @@
 """Photos with the scores of all classes, the cut-offs as they stand, and which photos were judged: all but the page itself."""
 
 import contextlib
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rcnn.collection import Collection, Source
-from rcnn.tagging.cutoffs import FOLDS, Cutoffs, label_free
+from rcnn.tagging.cutoffs import FOLDS, Cutoffs, fit, label_free
 from rcnn.tagging.labels import full_names
 from rcnn.tagging.tags import TOP, Scored, ranked
 
@@ -38,7 +39,7 @@ class Review:
         self.untagged = sum(answer is None for _, answer in answers)
         self.names = full_names(known.class_names, source.classes.notes) if source.classes else known.class_names
         self._first = found or Cutoffs(known.class_names, label_free(self.statistics), known.identity, {})
-        self._fitted: Cutoffs | None = None
+        self._fitted: dict[int, float] = {}  # cut-offs, by class
         self.judged: dict[tuple[int, int], bool] = {}  # whether photo i shows class c, by (i, c), as a person says
         self.by_hand: dict[int, float] = {}  # cut-offs that a person chose, by class
         self.are_few = found is None  # too few photos for cut-offs; tags are then the best of each
@@ -72,14 +73,23 @@ class Review:
     def judge(self, photo: int, column: int, present: bool) -> None:
         """A person says whether a photo shows a class; the cut-offs of all classes that were judged are fitted again."""
         self.judged[photo, column] = present
-        rows = sorted({i for i, _ in self.judged})
-        if len(rows) >= FOLDS and any(self.judged.values()):
-            shape = len(rows), len(self.names)
-            present_, known = np.zeros(shape, bool), np.zeros(shape, bool)
-            for (i, c), value in self.judged.items():
-                present_[rows.index(i), c], known[rows.index(i), c] = value, True
-            self._fitted = self.source.tagger.fit(self.scores[rows], present_, self.statistics, known=known)
+        scores, labels, known = self._labels()
+        if len(scores) >= FOLDS and labels.any():
+            columns = known.any(0).nonzero()[0]  # the scores of others tell nothing
+            parts = (part[:, columns] for part in (scores, labels, known))
+            (scores, labels, known), statistics = parts, self.statistics.of(columns)
+            thresholds, _ = fit(scores, labels, statistics, known=known)
+            self._fitted = dict(zip(columns.tolist(), thresholds.tolist(), strict=True))
         self._update()
+
+    def _labels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the judged photos, in order: scores, what was accepted, and what was judged; each (n, C)."""
+        rows = sorted({i for i, _ in self.judged})
+        labels, known = np.zeros((2, len(rows), len(self.names)), bool)
+        for (i, column), present in self.judged.items():
+            at = bisect_left(rows, i), column
+            labels[at], known[at] = present, True
+        return self.scores[rows], labels, known
 
     def move(self, column: int, cutoff: float | None) -> None:
         """Set the cut-off of a class by hand; None takes that back."""
@@ -89,13 +99,10 @@ class Review:
         self._update()
 
     def _update(self) -> None:
-        """Bring the thresholds up to date; classes that nobody judged keep theirs, since only scores of others moved them."""
-        self.thresholds = self._first.thresholds.copy()
-        if self._fitted:
-            columns = sorted({c for _, c in self.judged})
-            self.thresholds[columns] = self._fitted.thresholds[columns]
-        self.thresholds[list(self.by_hand)] = list(self.by_hand.values())
-        self.are_few &= not (self._fitted or self.by_hand)
+        """Bring the thresholds up to date; classes that nobody judged keep theirs."""
+        changed, self.thresholds = self._fitted | self.by_hand, self._first.thresholds.copy()
+        self.thresholds[list(changed)] = list(changed.values())
+        self.are_few &= not changed
 
     def basis(self, column: int) -> str:
         """What the cut-off of a class rests on."""
@@ -106,7 +113,8 @@ class Review:
             return f"Set by hand. {said}."
         if own and self._fitted:
             more = "" if yes else "; with none accepted, it is that of all judged classes together"
-            return f"Fitted to {said} and {len(self.judged) - len(own)} judgements of other classes{more}."
+            chance = "Photos near a cut-off are no sample: rcnn calibrate measures how good cut-offs are."
+            return f"Fitted to {said} and {len(self.judged) - len(own)} judgements of other classes{more}. {chance}"
         if own and not any(self.judged.values()):
             return f"{said}: a fit needs one that is accepted."
         if own:
@@ -115,7 +123,8 @@ class Review:
 
     def save(self) -> Path:
         """Write the cut-offs to the file that rcnn.predict reads."""
-        made = self._fitted or self._first
+        scores, labels, known = self._labels()
+        made = self.source.tagger.fit(scores, labels, self.statistics, known=known) if self._fitted else self._first
         facts = {**made.facts, "by_hand": [self.names[column] for column in sorted(self.by_hand)]}
         replace(made, thresholds=self.thresholds, facts=facts).save(self.source.cutoffs)
         return self.source.cutoffs

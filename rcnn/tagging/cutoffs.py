@@ -46,6 +46,12 @@ class Statistics:
         self._squares += ((scores - mean) ** 2).sum(0) + step**2 * before * len(scores) / self.count
         self.mean = self.mean + step * len(scores) / self.count
 
+    def of(self, columns: Sequence[int]) -> "Statistics":
+        """Those of some classes."""
+        part = Statistics(len(columns))
+        part.count, part.mean, part._squares = self.count, self.mean[columns], self._squares[columns]
+        return part
+
     @property
     def std(self) -> np.ndarray:
         """(C,) standard deviations; 1 where the scores differ by rounding alone, so that no photo stands out there."""
