@@ -1,6 +1,7 @@
 """The page of rcnn.web: what is shown where, and what a click does."""
 
 import functools
+import shlex
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -28,6 +29,7 @@ CSS = """
 .gradio-container .main {padding: 12px 20px !important; max-width: none !important}
 .grid-container {grid-template-columns: repeat(6, minmax(0, 1fr)) !important; gap: 6px !important}
 .grid-wrap {padding-top: 30px !important; min-height: 0 !important}
+#above .grid-wrap, #below .grid-wrap {overflow: hidden !important} #files td.download {display: none}
 .caption-label {font-size: 11px !important; padding: 1px 4px !important}
 #picture img, #judged img {width: 100%; height: 100%; object-fit: contain}
 .note {font-size: 13px; overflow-wrap: anywhere} .note ul {max-height: 140px; overflow: auto; padding-left: 16px}
@@ -91,7 +93,8 @@ class Page:
         if not (review := self.review):
             return f"<div class=note>{EMPTY}</div>"
         left = f"{review.untagged:,} are not tagged yet. " if review.untagged else ""
-        unread = [f"<li>{escape(lossless(str(path)))}: {escape(why)}" for path, why in review.problems.items()]
+        shown = [[escape(lossless(str(text))) for text in (path, path.name)] for path in review.problems]
+        unread = [f"<li title='{at}'>{n}: {escape(why)}" for (at, n), why in zip(shown, review.problems.values(), strict=True)]
         listed = f"{len(unread)} cannot be read:<ul id=unread>{''.join(unread[:MOST])}</ul>" if unread else ""
         head = f"<b>{len(review.paths):,} photos, {len(review.names):,} classes.</b> {left}"
         return f"<div class=note>{head}Cut-offs: {escape(message(review.origin))}. {listed}</div>"
@@ -180,7 +183,7 @@ class Page:
     def save(self) -> str:
         if not self.review:
             raise ValueError("there are no cut-offs yet; tag photos first")
-        option = f"--run {self.key[0]}" if self.key[0] else f"--classes {self.key[1]}"
+        option = shlex.join(["--run", self.key[0]] if self.key[0] else ["--classes", self.key[1]])
         text = f"Saved as {self.review.save()}. Now rcnn predict PHOTOS {option} uses it."
         return f"<div class=note id=saved>{escape(message(text))}</div>"
 
@@ -207,8 +210,8 @@ class Page:
                         column = gr.Dropdown([], label="Class", elem_id="class")
                         basis, bars = gr.HTML(elem_id="basis"), gr.HTML()
                         cutoff = gr.Slider(-1, 1, step=0.001, label="Cut-off", interactive=False, elem_id="cutoff")
-                        above = gr.Gallery(label="Just above: tagged", height=150, elem_id="above", **grid)
-                        below = gr.Gallery(label="Just below: not tagged", height=150, elem_id="below", **grid)
+                        above = gr.Gallery(label="Just above: tagged", height=154, elem_id="above", **grid)
+                        below = gr.Gallery(label="Just below: not tagged", height=154, elem_id="below", **grid)
                     with gr.Column(scale=2):
                         judged, judging = gr.Image(label="Photo", height=440, elem_id="judged", **plain), gr.State()
                         with gr.Row():

@@ -113,7 +113,7 @@ class Review:
             return f"Set by hand. {said}."
         if own and self._fitted:
             more = "" if yes else "; with none accepted, it is that of all judged classes together"
-            chance = "Photos near a cut-off are no sample: rcnn calibrate measures how good cut-offs are."
+            chance = "They lie near cut-offs and were not drawn by chance, so how good cut-offs are, only rcnn calibrate tells."
             return f"Fitted to {said} and {len(self.judged) - len(own)} judgements of other classes{more}. {chance}"
         if own and not any(self.judged.values()):
             return f"{said}: a fit needs one that is accepted."
