@@ -33,6 +33,7 @@ CSS = """
 .caption-label {font-size: 11px !important; padding: 1px 4px !important}
 #picture img, #judged img {width: 100%; height: 100%; object-fit: contain}
 .note {font-size: 13px; overflow-wrap: anywhere} .note ul {max-height: 140px; overflow: auto; padding-left: 16px}
+[data-testid=status-tracker] :is(.error, .clear-status) {display: none}
 svg text {font: 11px system-ui, sans-serif; fill: var(--body-text-color)}
 """
 
@@ -227,8 +228,8 @@ class Page:
 
             on(blocks.load, self.everything, None, all_parts, show_progress="full")
             on(choice.input, lambda value: gr.update(visible=value == OWN), choice, names)
-            on(tag.click, self.tag, [choice, names, files], all_parts, show_progress="full", show_progress_on=status)
-            on(page.release, self.photos, page, [gallery, page], show_progress="full")
+            on(tag.click, self.tag, [choice, names, files], all_parts, show_progress="full", show_progress_on=gallery)
+            on(page.input, lambda number: self.photos(number)[0], page, gallery, trigger_mode="always_last")
             on(photos_tab.select, self.photos, page, [gallery, page])
             on(gallery.select, self.select, page, [picture, tags, at])
             on(tags.input, self.picture, [at, tags], picture, show_progress="full")
