@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     paths, problems, _ = find_images(places) if places else ([], {}, 0)
     for path, problem in sorted(problems.items()):
         print(message(f"skipped {lossless(str(path))}: {problem}"), file=sys.stderr)
-    with tempfile.TemporaryDirectory(prefix="rcnn-web-") as folder, contextlib.suppress(KeyboardInterrupt):
+    with tempfile.TemporaryDirectory(prefix="rcnn-web-") as folder:
         for name in [name for name in os.environ if name.startswith("GRADIO_")]:
             del os.environ[name]  # they could open the page, or other folders, to others
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -41,7 +41,10 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"the page needs gradio: pip install gradio ({error})") from None
         page = app.Page(paths, (args.run, args.classes), pairs).blocks()
         print(f"the page is at {serve.serve(page, app.CSS)} (Ctrl-C ends it)", flush=True)
-        threading.Event().wait()
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    sys.stdout.flush()
+    os._exit(0)  # a thread may be tagging, and torch aborts a process that ends meanwhile
 
 
 if __name__ == "__main__":

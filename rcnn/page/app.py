@@ -86,6 +86,7 @@ class Page:
         return overlay(image, found.maps[0].numpy(), found.snippets[0].tolist())
 
     def thumbnails(self, photos: Sequence[int], captions: Sequence[str]) -> list[tuple[Image.Image, str]]:
+        """What a gallery shows of some photos."""
         most = self.source.settings.evaluate.max_pixels
         return [(thumbnail(self.review.paths[i], most), text) for i, text in zip(photos, captions, strict=True)]
 
@@ -94,8 +95,8 @@ class Page:
         if not (review := self.review):
             return f"<div class=note>{EMPTY}</div>"
         left = f"{review.untagged:,} are not tagged yet. " if review.untagged else ""
-        shown = [[escape(lossless(str(text))) for text in (path, path.name)] for path in review.problems]
-        unread = [f"<li title='{at}'>{n}: {escape(why)}" for (at, n), why in zip(shown, review.problems.values(), strict=True)]
+        shown = [(path, escape(lossless(str(path))), escape(lossless(path.name))) for path in review.problems]
+        unread = [f"<li title='{full}'>{n}: {escape(review.problems[path])}" for path, full, n in shown]
         listed = f"{len(unread)} cannot be read:<ul id=unread>{''.join(unread[:MOST])}</ul>" if unread else ""
         head = f"<b>{len(review.paths):,} photos, {len(review.names):,} classes.</b> {left}"
         return f"<div class=note>{head}Cut-offs: {escape(message(review.origin))}. {listed}</div>"
@@ -165,23 +166,28 @@ class Page:
         return self.picture(photo), gr.update(choices=[("the photo alone", -1), *tags], value=-1, label=label), photo
 
     def judge(self, present: bool, column: int, photo: int | None, with_map: bool) -> tuple:
+        """A photo was accepted or rejected; the next one follows."""
         if photo is None:
             raise ValueError("no photo is chosen; click one of those above or below")
         self.review.judge(photo, column, present)
         return self.one_class(column, None, with_map)
 
     def pick(self, side: int, column: int, with_map: bool, event: gr.SelectData) -> tuple:
+        """A photo was clicked above the cut-off (side 0) or below it (1)."""
         return self.one_class(column, self.review.around(column)[side][event.index], with_map)
 
     def move(self, column: int, cutoff: float, with_map: bool) -> tuple:
+        """A cut-off was set by hand."""
         self.review.move(column, cutoff)
         return self.one_class(column, None, with_map)[1:]  # without the slider, which is being moved
 
     def undo(self, column: int, with_map: bool) -> tuple:
+        """That was taken back."""
         self.review.move(column, None)
         return self.one_class(column, None, with_map)
 
     def save(self) -> str:
+        """Save the cut-offs of all classes; says where."""
         if not self.review:
             raise ValueError("there are no cut-offs yet; tag photos first")
         option = shlex.join(["--run", self.key[0]] if self.key[0] else ["--classes", self.key[1]])
