@@ -16,7 +16,7 @@ import numpy as np
 
 from rcnn import config, hub, provenance
 from rcnn.files import digest, open_regular, read_json, sealed, unseal, write_json
-from rcnn.tagging.cutoffs import CUTOFFS, Statistics
+from rcnn.tagging.cutoffs import CUTOFFS, FEWEST, Cutoffs, Statistics, label_free
 from rcnn.tagging.store import Answer, Photo, Store
 from rcnn.text.classes import ClassList
 
@@ -183,6 +183,22 @@ class Collection:
         for chunk in self._chunks():
             for i, answer in chunk:
                 yield next(fresh) if i in share else (i, answer)
+
+    def kept(self) -> Iterator[tuple[int, Answer | None]]:
+        """(index, answer) of all photos, without an answer where none is kept."""
+        for chunk in self._chunks():
+            yield from chunk
+
+    def cutoffs(self) -> tuple[Cutoffs | None, str]:
+        """The cut-offs, or None where the photos are too few for any; and where they come from, or why there are none."""
+        known, path, count = self.known, self.source.cutoffs, self.statistics.count
+        if path.exists():
+            found = Cutoffs.load(path, known.identity, known.class_names)
+            return found, f"{'set by rcnn web' if 'by_hand' in found.facts else 'fitted to checked photos'}, {path}"
+        if count >= FEWEST:
+            why = f"by each class's scores on these {count} photos; rcnn calibrate fits better ones to some checked photos"
+            return Cutoffs(known.class_names, label_free(self.statistics), known.identity, {}), why
+        return None, f"they take {FEWEST} photos, or checked ones (rcnn calibrate)"
 
     def _chunks(self) -> Iterator[list[tuple[int, Answer | None]]]:
         """What is kept of all photos, some hundred at a time."""

@@ -48,7 +48,9 @@ def portable(settings: config.Config) -> config.Config:
 def card(tagger: Tagger, corpus: str, result: Result | None) -> str:
     """The model card, Markdown; `corpus` is the fingerprint of what the class embeddings were made of."""
     clip, evaluate, thresholds = tagger.settings.clip, tagger.settings.evaluate, "none; rcnn calibrate fits some"
-    if tagger.cutoffs:
+    if tagger.cutoffs and "by_hand" in tagger.cutoffs.facts:
+        thresholds = "set on the page of rcnn web"
+    elif tagger.cutoffs:
         held_out = "{:.1%} [{:.1%}, {:.1%}]".format(*tagger.cutoffs.facts["held_out"]["micro F1"])
         thresholds = f"fitted to {tagger.cutoffs.facts['photos']} checked photos; micro-F1 on those held out {held_out}"
     text = TEXT.format(

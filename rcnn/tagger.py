@@ -222,10 +222,17 @@ class Tagger:
         """(N, C) bool: which classes N images show, by their names as in `calibrate`."""
         return presence(full_names(self.class_names, self.notes), labels)
 
-    def fit(self, scores: np.ndarray, present: np.ndarray, statistics: Statistics, precision: float | None) -> Cutoffs:
+    def fit(
+        self,
+        scores: np.ndarray,
+        present: np.ndarray,
+        statistics: Statistics,
+        precision: float | None = None,
+        known: np.ndarray | None = None,
+    ) -> Cutoffs:
         """Cut-offs for this tagger's (N, C) scores of checked images, see `rcnn.tagging.cutoffs.fitted`."""
         made_with = {"clip": self.model.fingerprint[:16], "grids": list(self.settings.evaluate.grids)}
-        return fitted(self.class_names, self.identity, scores, present, statistics, precision, made_with)
+        return fitted(self.class_names, self.identity, scores, present, statistics, precision, made_with, known)
 
     def workload(self, processes: int = 1) -> dict[str, int]:
         """Images at a time, and processes that decode, that suit the device; `processes` like this one share the cores.
