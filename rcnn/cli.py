@@ -70,7 +70,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         is_read = not isinstance(error, BrokenPipeError) or _has_reader(sys.stdout)  # until, say, `head` has enough
         code = _end(f"error: {message(str(error))}", 2) if is_read else 0
     except (MemoryError, RuntimeError) as error:
-        if not (wanting := _wants_memory(error)):
+        if not (wanting := wants_memory(error)):
             raise
         code = _end(f"error: {wanting}", 2)
     except KeyboardInterrupt:
@@ -112,7 +112,7 @@ def _flush(stream: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _wants_memory(error: Exception) -> str | None:
+def wants_memory(error: Exception) -> str | None:
     """What to do about an error that means too little memory, torch's or Python's own; None for any other error."""
     text = str(error)
     if "out of memory" in text:  # torch.OutOfMemoryError, of CUDA

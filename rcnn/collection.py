@@ -101,22 +101,23 @@ class Source:
 
         tagger = self.tagger
         known = Known(tagger.identity, tagger.class_names, coinciding_names(tagger.class_embeddings, tagger.class_names))
-        write_json(self._note, sealed(asdict(known)))
+        write_json(self.note, sealed(asdict(known)))
         return known
 
     def noted(self) -> Known | None:
         """The same, as it was noted when a tagger was made of the same files and settings; None if none was."""
         with contextlib.suppress(FileNotFoundError, ValueError, TypeError):  # a damaged note is made again
-            return Known(**unseal(self._note, read_json(self._note)))
+            return Known(**unseal(self.note, read_json(self.note)))
         return None
 
     @functools.cached_property
-    def _note(self) -> Path:
+    def note(self) -> Path:
+        """Where that is noted; it is named after all that a tagger is made of."""
         embeddings = self.run / "class_embeddings.safetensors" if self.run else None
         paths = filter(None, (embeddings, self.corpus, self.settings.clip.weights))
         files = [[os.path.abspath(path), Photo.at(path).stamp] for path in paths]
         code = provenance.sources(("clip", "text", "learn", "score", "tagger.py", "runtime.py", "collection.py"))
-        return self.folder / f"{digest([self.classes and self.classes.names, self.pairs, files, code])[:32]}.json"
+        return self.folder / f"{digest([self.classes and asdict(self.classes), self.pairs, files, code])[:32]}.json"
 
 
 class Collection:

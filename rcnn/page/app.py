@@ -9,22 +9,24 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from rcnn import config
+from rcnn import cli, config, hub
 from rcnn.collection import VOCABULARIES, Source
 from rcnn.files import digest, replace_file
 from rcnn.page.histogram import histogram
 from rcnn.page.review import PAGE, Review
 from rcnn.photos import find_images
 from rcnn.printing import cut, lossless, message
-from rcnn.score.reading import read_rgb
+from rcnn.score.reading import read_rgb, reason
 from rcnn.tagging.labels import full_names
 from rcnn.tagging.overlay import overlay
+from rcnn.tagging.store import Photo
 
 OWN = "the names below"
 SMALL, LARGE, COARSE = 192, 800, 1_500_000  # pixels on a side of a thumbnail and of a photo; of what the former is made of
 MOST = 30  # unread photos that are listed
 MARKS = {True: " ▲", False: " ▽", None: ""}  # of photos that were accepted, rejected, not judged
 EMPTY = "Choose classes, drop photos or start with a folder (rcnn web PHOTOS), and press Tag photos."
+Shown = Sequence[int | None] | None  # what a tab of the browser shows: the version of the review, and the photo to judge
 CSS = """
 .gradio-container .main {padding: 12px 20px !important; max-width: none !important}
 .grid-container {grid-template-columns: repeat(6, minmax(0, 1fr)) !important; gap: 6px !important}
@@ -46,14 +48,18 @@ def told(handler: Callable) -> Callable:
         try:
             return handler(*args, **more)
         except (ValueError, OSError) as error:
-            raise gr.Error(escape(message(str(error))), None, title="", print_exception=False) from None
+            text = message(str(error))
+        except (MemoryError, RuntimeError) as error:
+            if not (text := cli.wants_memory(error)):
+                raise
+        raise gr.Error(escape(text), None, title="", print_exception=False)
 
     return run
 
 
 @functools.lru_cache(4 * PAGE)
-def thumbnail(path: Path, max_pixels: int) -> Image.Image:
-    """A small picture of a photo; a grey one if it has gone since it was tagged."""
+def thumbnail(path: Path, stamp: str, max_pixels: int) -> Image.Image:
+    """A small picture of a photo, which has another stamp once it is changed; a grey one if it has gone since."""
     for most in (COARSE, max_pixels):  # only of JPEGs are large ones decoded coarsely
         try:
             image = read_rgb(path, SMALL, True, most)
@@ -74,11 +80,16 @@ class Page:
         if any(given):
             self.source = Source(*given, pairs)
             self.review = Review(paths, self.source) if paths else None
+        self.reviews = {self.review.identity: self.review} if self.review else {}  # the last one of each identity
+        self.version = 1  # of `review`; what another tab of the browser shows may be of an older one
 
     def picture(self, photo: int, column: int = -1) -> Image.Image:
         """A photo, under the map of a class if one is named."""
         path, source = self.review.paths[photo], self.source
-        image = read_rgb(path, LARGE, True, source.settings.evaluate.max_pixels)
+        try:
+            image = read_rgb(path, LARGE, True, source.settings.evaluate.max_pixels)
+        except Exception as error:
+            raise ValueError(f"{lossless(path.name)} cannot be read any more: {reason(error)}") from None
         image.thumbnail((LARGE, LARGE))
         if column < 0:
             return image
@@ -88,7 +99,8 @@ class Page:
     def thumbnails(self, photos: Sequence[int], captions: Sequence[str]) -> list[tuple[Image.Image, str]]:
         """What a gallery shows of some photos."""
         most = self.source.settings.evaluate.max_pixels
-        return [(thumbnail(self.review.paths[i], most), text) for i, text in zip(photos, captions, strict=True)]
+        shown = zip((self.review.paths[i] for i in photos), captions, strict=True)
+        return [(thumbnail(path, Photo.at(path).stamp, most), text) for path, text in shown]
 
     def status(self) -> str:
         """What was tagged, and what could not be."""
@@ -99,7 +111,7 @@ class Page:
         unread = [f"<li title='{full}'>{n}: {escape(review.problems[path])}" for path, full, n in shown]
         listed = f"{len(unread)} cannot be read:<ul id=unread>{''.join(unread[:MOST])}</ul>" if unread else ""
         head = f"<b>{len(review.paths):,} photos, {len(review.names):,} classes.</b> {left}"
-        return f"<div class=note>{head}Cut-offs: {escape(message(review.origin))}. {listed}</div>"
+        return f"<div class=note>{head}Cut-offs: {escape(message(review.origin))}. {self.unsaved} {listed}</div>"
 
     def photos(self, number: int = 1) -> tuple:
         """A page of thumbnails with their tags, and which page it is."""
@@ -115,16 +127,23 @@ class Page:
         """All about the cut-off of a class, and a photo to judge: by default the next one."""
         review = self.review
         if not review or not review.paths or column is None:
-            return gr.update(interactive=False), "", "Tag photos first.", [], [], None, None, gr.update(visible=False)
+            return gr.update(interactive=False), "", "Tag photos first.", [], [], None, [self.version, None], gr.update(visible=False)
         photo = review.next(column) if photo is None else photo
         scores, at = review.scores[:, column].tolist(), float(review.thresholds[column])
-        mark = [f"{score:.3f}{MARKS[review.judged.get((i, column))]}" for i, score in enumerate(scores)]
-        above, below = (self.thumbnails(part, [mark[i] for i in part]) for part in review.around(column))
+
+        def mark(i: int) -> str:
+            return f"{scores[i]:.3f}{MARKS[review.judged.get((i, column))]}"
+
+        above, below = (self.thumbnails(part, [mark(i) for i in part]) for part in review.around(column))
         limits = {"minimum": round(min(*scores, at) - 0.001, 3), "maximum": round(max(*scores, at) + 0.001, 3)}
-        picture = gr.update(value=None, label="All photos are judged")
+        value, label = None, "All photos are judged"
         if photo is not None:
-            label = f"{lossless(review.paths[photo].name)}, {mark[photo]}"
-            picture = gr.update(value=self.picture(photo, column if with_map else -1), label=label)
+            label = f"{lossless(review.paths[photo].name)}, {mark(photo)}"
+            try:
+                value = self.picture(photo, column if with_map else -1)
+            except ValueError as error:  # it may still be judged, and the next one is shown then
+                label = message(str(error))
+        picture, photo = gr.update(value=value, label=label), [self.version, photo]
         basis = f"<div class=note>{escape(review.basis(column))}</div>"
         cutoff, is_moved = gr.update(value=round(at, 4), interactive=True, **limits), column in review.by_hand
         return cutoff, histogram(review, column), basis, above, below, picture, photo, gr.update(visible=is_moved)
@@ -139,14 +158,19 @@ class Page:
     def tag(self, choice: str, names: str, files: list[str] | None, progress: gr.Progress = gr.Progress()) -> tuple:  # noqa: B008
         """Tag what is not tagged yet."""
         key = self.chosen(choice, names)
-        source = self.source if self.source and key == self.key else Source(*key, self.pairs)
+        source = Source(*key, self.pairs)
+        if self.source and source.note == self.source.note:  # of which CLIP may be loaded
+            source = self.source
         uploads, unread, _ = find_images(files) if files else ([], {}, 0)
         if not (paths := [*self.paths, *uploads]):
             raise ValueError("there are no photos; drop some, or start with a folder: rcnn web PHOTOS")
         progress(0, "reading the classes")
         review = Review(paths, source, lambda done, total: progress((done, total), "tagging", unit="photos"))
         review.problems |= unread
-        self.key, self.source, self.review = key, source, review
+        if before := self.reviews.get(review.identity):
+            review.resume(before)
+        self.key, self.source, self.review, self.version = key, source, review, self.version + 1
+        self.reviews[review.identity] = review
         return self.everything()
 
     def chosen(self, choice: str, names: str) -> tuple[str | None, str | None]:
@@ -165,9 +189,17 @@ class Page:
         label = f"Tags of {lossless(review.paths[photo].name)}"
         return self.picture(photo), gr.update(choices=[("the photo alone", -1), *tags], value=-1, label=label), photo
 
-    def judge(self, present: bool, column: int, photo: int | None, with_map: bool) -> tuple:
+    def photo(self, shown: Shown) -> int | None:
+        """The photo to judge that the browser shows; ValueError if its tab is out of date."""
+        version, photo = shown or (0, None)
+        if version != self.version:
+            raise ValueError("photos were tagged meanwhile, in another tab of the browser; reload this one")
+        return photo
+
+    def judge(self, present: bool, column: int, shown: Shown, with_map: bool) -> tuple:
         """A photo was accepted or rejected; the next one follows."""
-        if photo is None:
+        photo = self.photo(shown)
+        if photo is None or column is None:
             raise ValueError("no photo is chosen; click one of those above or below")
         self.review.judge(photo, column, present)
         return self.one_class(column, None, with_map)
@@ -176,21 +208,36 @@ class Page:
         """A photo was clicked above the cut-off (side 0) or below it (1)."""
         return self.one_class(column, self.review.around(column)[side][event.index], with_map)
 
-    def move(self, column: int, cutoff: float, with_map: bool) -> tuple:
+    def show(self, column: int, shown: Shown, with_map: bool) -> tuple:
+        """The photo to judge, with or without the map."""
+        return self.one_class(column, self.photo(shown), with_map)
+
+    def move(self, column: int, cutoff: float | None, shown: Shown, with_map: bool) -> tuple:
         """A cut-off was set by hand."""
+        self.photo(shown)
         self.review.move(column, cutoff)
         return self.one_class(column, None, with_map)[1:]  # without the slider, which is being moved
 
-    def undo(self, column: int, with_map: bool) -> tuple:
+    def undo(self, column: int, shown: Shown, with_map: bool) -> tuple:
         """That was taken back."""
+        self.photo(shown)
         self.review.move(column, None)
         return self.one_class(column, None, with_map)
+
+    @property
+    def unsaved(self) -> str:
+        """Why cut-offs cannot be saved, if so."""
+        if str(self.key[0]).startswith(hub.PREFIX):  # a download, which is not to be changed
+            return "Cut-offs of a tagger on the hub cannot be saved; download it, and give its folder as --run."
+        return ""
 
     def save(self) -> str:
         """Save the cut-offs of all classes; says where."""
         if not self.review:
             raise ValueError("there are no cut-offs yet; tag photos first")
-        option = shlex.join(["--run", self.key[0]] if self.key[0] else ["--classes", self.key[1]])
+        if self.unsaved:
+            raise ValueError(self.unsaved)
+        option = shlex.join([*(["--run", self.key[0]] if self.key[0] else ["--classes", self.key[1]]), *self.pairs])
         text = f"Saved as {self.review.save()}. Now rcnn predict PHOTOS {option} uses it."
         return f"<div class=note id=saved>{escape(message(text))}</div>"
 
@@ -220,7 +267,8 @@ class Page:
                         above = gr.Gallery(label="Just above: tagged", height=154, elem_id="above", **grid)
                         below = gr.Gallery(label="Just below: not tagged", height=154, elem_id="below", **grid)
                     with gr.Column(scale=2):
-                        judged, judging = gr.Image(label="Photo", height=440, elem_id="judged", **plain), gr.State()
+                        judged = gr.Image(label="Photo", height=440, elem_id="judged", **plain)
+                        judging = gr.JSON(visible=False)  # of the browser: what a click is about, whatever is on its way
                         with gr.Row():
                             yes, no = gr.Button("Accept", elem_id="accept"), gr.Button("Reject", elem_id="reject")
                         with_map = gr.Checkbox(label="Show the map of the class", elem_id="map")
@@ -229,20 +277,23 @@ class Page:
             of_class = [cutoff, bars, basis, above, below, judged, judging, undo]
             all_parts = [status, gallery, page, picture, tags, at, column, *of_class]
 
+            quietly = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "page"}  # one at a time
+
             def on(event: Callable, handler: Callable, inputs: object, outputs: object, **more: object) -> None:
-                event(told(handler), inputs, outputs, **{"show_progress": "hidden", "api_visibility": "private", **more})
+                event(told(handler), inputs, outputs, **{**quietly, **more})
 
             on(blocks.load, self.everything, None, all_parts, show_progress="full")
             on(choice.input, lambda value: gr.update(visible=value == OWN), choice, names)
-            on(tag.click, self.tag, [choice, names, files], all_parts, show_progress="full", show_progress_on=gallery)
+            full = {"show_progress": "full", "show_progress_on": gallery, "concurrency_id": "tag"}
+            on(tag.click, self.tag, [choice, names, files], all_parts, **full)
             on(page.input, lambda number: self.photos(number)[0], page, gallery, trigger_mode="always_last")
             on(photos_tab.select, self.photos, page, [gallery, page])
             on(gallery.select, self.select, page, [picture, tags, at])
             on(tags.input, self.picture, [at, tags], picture, show_progress="full")
             on(column.input, self.one_class, column, of_class)
-            on(with_map.input, self.one_class, [column, judging, with_map], of_class)
-            on(cutoff.input, self.move, [column, cutoff, with_map], of_class[1:], trigger_mode="always_last")
-            on(undo.click, self.undo, [column, with_map], of_class)
+            on(with_map.input, self.show, [column, judging, with_map], of_class)
+            on(cutoff.input, self.move, [column, cutoff, judging, with_map], of_class[1:], trigger_mode="always_last")
+            on(undo.click, self.undo, [column, judging, with_map], of_class)
             on(yes.click, self.judge, [gr.State(True), column, judging, with_map], of_class)
             on(no.click, self.judge, [gr.State(False), column, judging, with_map], of_class)
             on(above.select, self.pick, [gr.State(0), column, with_map], of_class)

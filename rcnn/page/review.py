@@ -42,8 +42,21 @@ class Review:
         self._fitted: dict[int, float] = {}  # cut-offs, by class
         self.judged: dict[tuple[int, int], bool] = {}  # whether photo i shows class c, by (i, c), as a person says
         self.by_hand: dict[int, float] = {}  # cut-offs that a person chose, by class
-        self.are_few = found is None  # too few photos for cut-offs; tags are then the best of each
-        self.thresholds = self._first.thresholds  # (C,)
+        self._are_few = found is None  # too few photos for cut-offs
+        self._update()
+
+    @property
+    def identity(self) -> str:
+        """Of the scores."""
+        return self._first.identity
+
+    def resume(self, before: "Review") -> None:
+        """Take over what a person said of these photos in a review of the same identity."""
+        number = {path: i for i, path in enumerate(self.paths)}
+        said = ((before.paths[i], column, present) for (i, column), present in before.judged.items())
+        self.judged = {(number[path], column): present for path, column, present in said if path in number}
+        self.by_hand = before.by_hand
+        self._fit()
 
     def page(self, number: int) -> range:
         """The photos of a page; the first is 1."""
@@ -56,7 +69,7 @@ class Review:
 
     def histogram(self, column: int) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of photos (BINS,) with scores between (BINS + 1,) edges."""
-        return np.histogram(self.scores[:, column], BINS)
+        return np.histogram(self.scores[:, column].astype(float), BINS)  # float32 has no BINS numbers between some scores
 
     def around(self, column: int) -> tuple[list[int], list[int]]:
         """The photos just above, or at, the cut-off of a class, and just below; each with its best score first."""
@@ -73,7 +86,10 @@ class Review:
     def judge(self, photo: int, column: int, present: bool) -> None:
         """A person says whether a photo shows a class; the cut-offs of all classes that were judged are fitted again."""
         self.judged[photo, column] = present
-        scores, labels, known = self._labels()
+        self._fit()
+
+    def _fit(self) -> None:
+        self._fitted, (scores, labels, known) = {}, self._labels()
         if len(scores) >= FOLDS and labels.any():
             columns = known.any(0).nonzero()[0]  # the scores of others tell nothing
             parts = (part[:, columns] for part in (scores, labels, known))
@@ -102,7 +118,7 @@ class Review:
         """Bring the thresholds up to date; classes that nobody judged keep theirs."""
         changed, self.thresholds = self._fitted | self.by_hand, self._first.thresholds.copy()
         self.thresholds[list(changed)] = list(changed.values())
-        self.are_few &= not changed
+        self.are_few = self._are_few and not changed  # tags are then the best of each photo
 
     def basis(self, column: int) -> str:
         """What the cut-off of a class rests on."""
@@ -122,9 +138,11 @@ class Review:
         return f"Not judged yet; {self.origin}."
 
     def save(self) -> Path:
-        """Write the cut-offs to the file that rcnn.predict reads."""
+        """Write the cut-offs to the file that rcnn.predict reads; ValueError if there are none."""
+        if self.are_few:
+            raise ValueError(f"there are no cut-offs to save: {self.origin}; or set one by hand")
         scores, labels, known = self._labels()
         made = self.source.tagger.fit(scores, labels, self.statistics, known=known) if self._fitted else self._first
         facts = {**made.facts, "by_hand": [self.names[column] for column in sorted(self.by_hand)]}
-        replace(made, thresholds=self.thresholds, facts=facts).save(self.source.cutoffs)
+        replace(made, identity=self.identity, thresholds=self.thresholds, facts=facts).save(self.source.cutoffs)
         return self.source.cutoffs
