@@ -1,15 +1,18 @@
 """The page of rcnn web: what it shows follows from kept scores, it is used in a real browser, and it stays on this machine."""
 
 import contextlib
+import html
 import http.client
 import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from shutil import which
 from urllib.parse import urlsplit
 
@@ -23,6 +26,7 @@ from tagging import MINI, NAMES, PAIRS, ROOT, folder, names, six  # noqa: F401, 
 from rcnn import export, web
 from rcnn.collection import Collection, Source
 from rcnn.page.review import BESIDE, BINS, PAGE, Review
+from rcnn.tagger import Tagger
 from rcnn.tagging.cutoffs import FOLDS, Cutoffs, Statistics, fit
 from rcnn.tagging.store import Photo, Store
 
@@ -59,16 +63,25 @@ def source_of(names):  # noqa: F811
     return Source(None, str(names[1]), [str(pair) for pair in names[2:]])
 
 
-@pytest.fixture
-def many(names, tmp_path):  # noqa: F811
-    """Ten thousand photos that have scores and no file, and a function that makes their Review."""
+def kept(names, number):  # noqa: F811
+    """Photos that have scores and no file, their scores, and a function that makes their Review."""
     source = source_of(names)
-    paths = [tmp_path / "absent" / f"{i:05}.jpg" for i in range(MANY)]
-    scores = np.random.default_rng(0).normal(0.2, 0.05, (MANY, len(NAMES))).astype(np.float32)
+    paths = [names[1].parent / "absent" / f"{i:05}.jpg" for i in range(number)]
+    scores = np.random.default_rng(0).normal(0.2, 0.05, (number, len(NAMES))).astype(np.float32)
     store = Store(source.folder, source.learned.identity, len(NAMES))
     store.put({Photo.at(path): row for path, row in zip(paths, scores, strict=True)})
     store.close()
     return paths, scores, lambda: Review(paths, source)
+
+
+@pytest.fixture
+def many(names):  # noqa: F811
+    return kept(names, MANY)
+
+
+@pytest.fixture
+def sixty(names):  # noqa: F811
+    return kept(names, 60)
 
 
 def judge_all(review, column, photos, threshold):
@@ -180,7 +193,38 @@ def test_with_few_photos_tags_are_the_best_until_a_cut_off_is_set(many, names): 
     review.move(0, -1.0)
     expected = [column for column in range(len(NAMES)) if review.scores[0, column] >= review.thresholds[column]]
     assert sorted(column for column, _ in review.tags(0)) == expected
+    review.move(0, None)
+    assert len(review.tags(0)) == 5
+    with pytest.raises(ValueError, match="no cut-offs to save: they take 30 photos"):
+        review.save()
     assert len(Review(many[0][:12], source_of(names)).tags(0)) == 5
+
+
+def test_a_fit_whose_only_accepted_photo_is_rejected_is_taken_back(sixty):
+    review = sixty[2]()
+    before = review.thresholds.copy()
+    for photo in range(FOLDS):
+        review.judge(photo, 0, photo == 0)
+    assert review.thresholds[0] != before[0]
+    review.judge(0, 0, False)
+    assert (review.thresholds == before).all()
+    assert "a fit needs one that is accepted" in review.basis(0)
+    assert (Cutoffs.load(review.save(), review.identity, NAMES).thresholds == before).all()
+
+
+def test_cut_offs_are_saved_as_those_of_the_scores_that_are_shown(sixty, monkeypatch):
+    review = sixty[2]()
+    judge_all(review, 0, range(60), 0.18)
+    monkeypatch.setattr(Tagger, "identity", "of the scores on another device")
+    assert json.loads(review.save().read_text())["identity"] == review.identity != Tagger.identity
+
+
+def test_scores_that_differ_in_their_last_digit_alone_have_a_histogram(sixty, names):  # noqa: F811
+    review = Review(sixty[0][:2], source_of(names))
+    review.scores[:, 0] = 0.2, np.nextafter(np.float32(0.2), np.float32(1))
+    counts, edges = review.histogram(0)
+    assert (counts[0], counts[-1], counts.sum()) == (1, 1, 2)
+    assert (np.diff(edges) > 0).all()
 
 
 def test_photos_without_scores_are_counted_and_scored_on_demand(many, names, tmp_path):  # noqa: F811
@@ -199,6 +243,122 @@ def test_without_gradio_it_is_said_how_to_install_it(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(web.os, "environ", dict(os.environ))
     assert "the page needs gradio: pip install gradio" in rcnn("web", code=2)[1]
+
+
+@pytest.fixture
+def make_page(sixty, names, tmp_path, monkeypatch):  # noqa: F811
+    """A function that makes the page of photos that have scores and no file."""
+    pytest.importorskip("gradio", reason="the page needs gradio")
+    from rcnn.page.app import Page
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
+    return lambda paths=sixty[0][10:]: Page(paths, (None, str(names[1])), [str(pair) for pair in names[2:]])
+
+
+def tag(page, choice=None, typed=""):
+    """Press "Tag photos"."""
+    return page.tag(choice or page.given[1], typed, None, lambda *_, **__: None)
+
+
+def test_judgements_and_cut_offs_set_by_hand_outlive_more_photos_and_another_class_list(sixty, make_page):
+    page = make_page()
+    for photo in range(FOLDS):
+        page.judge(photo % 2 == 0, 1, [page.version, photo], False)
+    page.move(2, 0.25, [page.version, None], False)
+    judged = {page.review.paths[photo]: present for (photo, _), present in page.review.judged.items()}
+    tag(page, "the names below", "beach\nsea")
+    assert page.review.judged == {}
+    page.paths = sixty[0]  # ten more, before the others
+    tag(page)
+    assert {page.review.paths[photo]: present for (photo, _), present in page.review.judged.items()} == judged
+    assert page.review.thresholds[2] == 0.25
+    assert f"Fitted to {FOLDS} judged photos of this class" in page.review.basis(1)
+
+
+def test_a_class_list_that_was_changed_meanwhile_is_read_again(make_page):
+    page = make_page()
+    tagger = page.source.tagger
+    tag(page)
+    assert page.source.tagger is tagger  # CLIP is not loaded again for the same list
+    Path(page.given[1]).write_text("tree\nduck")
+    page.paths = page.paths[:2]
+    tag(page)
+    assert page.review.names == ["tree", "duck"]
+
+
+def test_a_tab_whose_photos_were_tagged_again_in_another_is_told_to_reload(make_page):
+    page = make_page()
+    *_, shown, _ = page.everything()
+    page.judge(True, 0, shown, False)
+    page.paths = page.paths[1:]  # the numbers of photos are others now
+    *_, now, _ = tag(page)
+    said = dict(page.review.judged), dict(page.review.by_hand)
+    for click in (
+        lambda: page.judge(True, 0, shown, False),
+        lambda: page.move(0, 0.2, shown, False),
+        lambda: page.undo(0, shown, False),
+        lambda: page.show(0, shown, False),
+    ):
+        with pytest.raises(ValueError, match="in another tab of the browser; reload this one"):
+            click()
+    assert (page.review.judged, page.review.by_hand) == said
+    page.judge(True, 0, now, False)
+
+
+def test_a_photo_that_was_deleted_is_named_and_the_page_goes_on(make_page):
+    page = make_page()
+    *_, picture, shown, _ = page.one_class(0)
+    name = page.review.paths[shown[1]].name
+    assert picture["value"] is None
+    assert picture["label"].startswith(f"{name} cannot be read any more: ")
+    assert page.judge(False, 0, shown, False)[-2][1] != shown[1]
+
+
+def test_a_photo_that_was_changed_has_another_thumbnail(make_page, tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (40, 30), "green").save(path)
+    page = make_page([path])
+    tag(page)
+    ((before, _),) = page.thumbnails([0], [""])
+    assert page.thumbnails([0], [""]) == [(before, "")]
+    Image.new("RGB", (50, 30), "red").save(path)
+    assert page.thumbnails([0], [""]) != [(before, "")]
+
+
+def test_cut_offs_are_not_saved_into_a_download_of_the_hub(make_page):
+    page = make_page()
+    page.key = "hf://somebody/tagger", None
+    assert "a tagger on the hub cannot be saved" in page.status()
+    with pytest.raises(ValueError, match="download it, and give its folder as --run"):
+        page.save()
+    assert not page.source.cutoffs.exists()
+
+
+def test_of_what_is_saved_the_command_that_uses_it_is_named_with_its_keys(make_page):
+    page = make_page()
+    assert shlex.join(["--classes", page.given[1], *page.pairs]) in html.unescape(page.save())
+
+
+def test_a_number_that_is_missing_or_out_of_bounds_is_the_nearest(make_page):
+    make_page()
+    import gradio
+
+    assert [gradio.Slider(0.1, 0.3).preprocess(number) for number in (None, 5, -1, 0.2)] == [0.1, 0.3, 0.1, 0.2]
+
+
+def test_too_little_memory_is_told_and_other_errors_of_the_code_are_not_hidden(make_page):
+    make_page()
+    import gradio
+
+    from rcnn.page.app import told
+
+    def fail(error):
+        raise error
+
+    with pytest.raises(gradio.Error, match="the GPU has too little memory"):
+        told(fail)(RuntimeError("CUDA out of memory"))
+    with pytest.raises(RuntimeError, match="other"):
+        told(fail)(RuntimeError("other"))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
 """The page of rcnn.web: what is shown where, and what a click does."""
 
 import functools
+import io
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from html import escape
@@ -57,17 +59,35 @@ def told(handler: Callable) -> Callable:
     return run
 
 
-@functools.lru_cache(4 * PAGE)
-def thumbnail(path: Path, stamp: str, max_pixels: int) -> Image.Image:
+def nearest(slider: gr.Slider, number: float | None) -> float:
+    """The number of a slider; one that is missing or out of bounds while it is typed is the nearest one, as is shown then."""
+    return slider.minimum if number is None else min(max(number, slider.minimum), slider.maximum)
+
+
+gr.Slider.preprocess = nearest  # Gradio's own raises errors, whose tracebacks are printed
+
+
+def served(image: Image.Image) -> str:
+    """Where a picture is served from. Gradio would write it once more each time, even while a browser reads it."""
+    image.save(data := io.BytesIO(), "webp")
+    path = Path(os.environ["GRADIO_TEMP_DIR"]) / f"{digest(data.getvalue())}.webp"
+    if not path.exists():
+        with replace_file(path) as file:
+            file.write(data.getvalue())
+    return str(path)
+
+
+@functools.lru_cache(100 * PAGE)
+def thumbnail(path: Path, stamp: str, max_pixels: int) -> str:
     """A small picture of a photo, which has another stamp once it is changed; a grey one if it has gone since."""
     for most in (COARSE, max_pixels):  # only of JPEGs are large ones decoded coarsely
         try:
             image = read_rgb(path, SMALL, True, most)
             image.thumbnail((SMALL, SMALL))
-            return image
+            return served(image)
         except Exception:
             continue
-    return Image.new("RGB", (SMALL, SMALL), "grey")
+    return served(Image.new("RGB", (SMALL, SMALL), "grey"))
 
 
 class Page:
@@ -83,7 +103,7 @@ class Page:
         self.reviews = {self.review.identity: self.review} if self.review else {}  # the last one of each identity
         self.version = 1  # of `review`; what another tab of the browser shows may be of an older one
 
-    def picture(self, photo: int, column: int = -1) -> Image.Image:
+    def picture(self, photo: int, column: int = -1) -> str:
         """A photo, under the map of a class if one is named."""
         path, source = self.review.paths[photo], self.source
         try:
@@ -92,11 +112,11 @@ class Page:
             raise ValueError(f"{lossless(path.name)} cannot be read any more: {reason(error)}") from None
         image.thumbnail((LARGE, LARGE))
         if column < 0:
-            return image
+            return served(image)
         found = source.tagger.maps(path, [full_names(source.tagger.class_names, source.tagger.notes)[column]])
-        return overlay(image, found.maps[0].numpy(), found.snippets[0].tolist())
+        return served(overlay(image, found.maps[0].numpy(), found.snippets[0].tolist()))
 
-    def thumbnails(self, photos: Sequence[int], captions: Sequence[str]) -> list[tuple[Image.Image, str]]:
+    def thumbnails(self, photos: Sequence[int], captions: Sequence[str]) -> list[tuple[str, str]]:
         """What a gallery shows of some photos."""
         most = self.source.settings.evaluate.max_pixels
         shown = zip((self.review.paths[i] for i in photos), captions, strict=True)
@@ -127,7 +147,16 @@ class Page:
         """All about the cut-off of a class, and a photo to judge: by default the next one."""
         review = self.review
         if not review or not review.paths or column is None:
-            return gr.update(interactive=False), "", "Tag photos first.", [], [], None, [self.version, None], gr.update(visible=False)
+            return (
+                gr.update(interactive=False),
+                "",
+                "Tag photos first.",
+                [],
+                [],
+                None,
+                [self.version, None],
+                gr.update(visible=False),
+            )
         photo = review.next(column) if photo is None else photo
         scores, at = review.scores[:, column].tolist(), float(review.thresholds[column])
 
@@ -212,7 +241,7 @@ class Page:
         """The photo to judge, with or without the map."""
         return self.one_class(column, self.photo(shown), with_map)
 
-    def move(self, column: int, cutoff: float | None, shown: Shown, with_map: bool) -> tuple:
+    def move(self, column: int, cutoff: float, shown: Shown, with_map: bool) -> tuple:
         """A cut-off was set by hand."""
         self.photo(shown)
         self.review.move(column, cutoff)
