@@ -296,7 +296,8 @@ def test_a_tab_whose_photos_were_tagged_again_in_another_is_told_to_reload(make_
     for click in (
         lambda: page.judge(True, 0, shown, False),
         lambda: page.move(0, 0.2, shown, False),
-        lambda: page.undo(0, shown, False),
+        lambda: page.choose(0, shown),
+        lambda: page.pick(0, 0, shown, False, None),
         lambda: page.show(0, shown, False),
     ):
         with pytest.raises(ValueError, match="in another tab of the browser; reload this one"):

@@ -233,24 +233,24 @@ class Page:
         self.review.judge(photo, column, present)
         return self.one_class(column, None, with_map)
 
-    def pick(self, side: int, column: int, with_map: bool, event: gr.SelectData) -> tuple:
+    def choose(self, column: int, shown: Shown) -> tuple:
+        """A class was chosen."""
+        self.photo(shown)
+        return self.one_class(column)
+
+    def pick(self, side: int, column: int, shown: Shown, with_map: bool, event: gr.SelectData) -> tuple:
         """A photo was clicked above the cut-off (side 0) or below it (1)."""
+        self.photo(shown)
         return self.one_class(column, self.review.around(column)[side][event.index], with_map)
 
     def show(self, column: int, shown: Shown, with_map: bool) -> tuple:
         """The photo to judge, with or without the map."""
         return self.one_class(column, self.photo(shown), with_map)
 
-    def move(self, column: int, cutoff: float, shown: Shown, with_map: bool) -> tuple:
-        """A cut-off was set by hand."""
+    def move(self, column: int, cutoff: float | None, shown: Shown, with_map: bool) -> tuple:
+        """A cut-off was set by hand, or None: that was taken back."""
         self.photo(shown)
         self.review.move(column, cutoff)
-        return self.one_class(column, None, with_map)[1:]  # without the slider, which is being moved
-
-    def undo(self, column: int, shown: Shown, with_map: bool) -> tuple:
-        """That was taken back."""
-        self.photo(shown)
-        self.review.move(column, None)
         return self.one_class(column, None, with_map)
 
     @property
@@ -319,13 +319,14 @@ class Page:
             on(photos_tab.select, self.photos, page, [gallery, page])
             on(gallery.select, self.select, page, [picture, tags, at])
             on(tags.input, self.picture, [at, tags], picture, show_progress="full")
-            on(column.input, self.one_class, column, of_class)
+            on(column.input, self.choose, [column, judging], of_class)
             on(with_map.input, self.show, [column, judging, with_map], of_class)
-            on(cutoff.input, self.move, [column, cutoff, judging, with_map], of_class[1:], trigger_mode="always_last")
-            on(undo.click, self.undo, [column, judging, with_map], of_class)
+            moved = [column, cutoff, judging, with_map], of_class[1:]  # without the slider, which is being moved
+            on(cutoff.input, lambda *given: self.move(*given)[1:], *moved, trigger_mode="always_last")
+            on(undo.click, self.move, [column, gr.State(None), judging, with_map], of_class)
             on(yes.click, self.judge, [gr.State(True), column, judging, with_map], of_class)
             on(no.click, self.judge, [gr.State(False), column, judging, with_map], of_class)
-            on(above.select, self.pick, [gr.State(0), column, with_map], of_class)
-            on(below.select, self.pick, [gr.State(1), column, with_map], of_class)
+            on(above.select, self.pick, [gr.State(0), column, judging, with_map], of_class)
+            on(below.select, self.pick, [gr.State(1), column, judging, with_map], of_class)
             on(save.click, self.save, None, saved)
         return blocks
