@@ -91,10 +91,15 @@ class Known:
     ) -> None:
         """`whole`: (C,) bool, the classes of which all scores are kept."""
         self.count, self.places, self.counts = count, places, counts
-        wanted = [((part != 0) | whole).nonzero().T for part in labels.split(IMAGES)]
-        of_images = [rows.bincount(minlength=IMAGES) for rows, _ in wanted]
-        self.columns = torch.cat([columns.int() for _, columns in wanted]).numpy()
-        self.starts = np.concatenate([[0], torch.cat(of_images)[: len(labels)].cumsum(0).numpy()])
+        # counted, then filled: what is kept between large blocks makes the heap grow
+        starts = torch.zeros(len(labels) + 1, dtype=torch.int64)
+        for part, count in zip(labels.split(IMAGES), starts[1:].split(IMAGES), strict=True):
+            count[:] = ((part != 0) | whole).sum(1)
+        self.starts = starts.cumsum(0).numpy()
+        self.columns = np.empty(self.starts[-1], np.int32)
+        for place, part in zip(range(0, len(labels), IMAGES), labels.split(IMAGES), strict=True):
+            first, last = self.starts[[place, place + len(part)]]
+            self.columns[first:last] = ((part != 0) | whole).nonzero()[:, 1]
 
     @cached_property
     def images(self) -> np.ndarray:
