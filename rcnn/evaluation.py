@@ -49,7 +49,7 @@ def evaluate(
         sweep(first.cache, *(one.output for one in several))
         for one in several:
             check(one, images, classes)
-        load_clip = cache(partial(runtime.load_clip, first, _metadata(first), first.evaluate.precision))
+        load_clip = cache(partial(runtime.load_clip, first, checkpoint.read_run(first.output)[1], first.evaluate.precision))
         with group.first_of_machine_before_others():  # sentences from elsewhere are encoded once
             runs = [_read(one, classes, load_clip, group) for one in several]
         _require_common(runs)
@@ -100,10 +100,6 @@ def check(settings: Config, images: ImageSet, classes: ClassList) -> None:
         functions.load(name)
 
 
-def _metadata(settings):
-    return checkpoint.read_run(settings.output)[1]
-
-
 def _read(settings, classes, load_clip, group):
     """A Run as learning left it, with the rows from elsewhere."""
     learned, metadata = checkpoint.read_run(settings.output)
@@ -145,8 +141,9 @@ def _require_same(runs, images, labels, group):
 def _identity(settings, metadata, images, on):
     """What the scores of any set of class embeddings depend on."""
     own = {name: functions.load(function).sha256 for name, function in settings.scorers.items()}
+    files = ((path, path.stat()) for path in images.paths)
     return {
-        "images": digest([_stamp(path) for path in images.paths]),
+        "images": digest([f"{path} {now.st_size} {now.st_mtime_ns}" for path, now in files]),
         "clip": metadata["identity"]["clip"],
         "device": on,
         **config.shaping(settings, "scores", "digits"),
@@ -283,12 +280,6 @@ def _keep(run, images, classes, of, broken, group):
         kept.write(run.kept, tables(), images.labels, run.made_from, facts)
     else:
         list(tables())
-
-
-def _stamp(path):
-    """An image file as it is now: its path, size and time of change."""
-    found = path.stat()
-    return f"{path} {found.st_size} {found.st_mtime_ns}"
 
 
 def _seconds(clock, tags=None):
