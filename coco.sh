@@ -25,9 +25,4 @@ get_data() {
   esac
 }
 step data get_data
-step check python -m rcnn.data check --config "$config" "$@"
-# text alone: 65 classes, their descriptions, CLIP's text encoder
-step train python -m rcnn.train --no-evaluate --config "$config" "$@"
-# images: every row of the tables, and every epoch, from one pass of CLIP's image encoder
-step evaluate python -m rcnn.evaluate "$run" "$@"
-step report python -m rcnn.report "$run" --write "$run"
+measure "$@"

@@ -25,9 +25,4 @@ look_for_data() {
   }
 }
 step data look_for_data
-step check python -m rcnn.data check --config "$config" "$@"
-# text alone: 1,006 classes, their descriptions, CLIP's text encoder
-step train python -m rcnn.train --no-evaluate --config "$config" "$@"
-# images: every row of the tables, and every epoch, from one pass of CLIP's image encoder
-step evaluate python -m rcnn.evaluate "$run" "$@"
-step report python -m rcnn.report "$run" --write "$run"
+measure "$@"

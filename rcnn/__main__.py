@@ -14,6 +14,7 @@ COMMANDS = {
     "figure": "the paper's figures 3 to 5, and of epochs and classes",
     "sweep": "learn and measure many runs that differ in some keys",
     "predict": "tag images with the classes of a run, or with a list of names",
+    "web": "look at tags and set their cut-offs in the browser",
     "calibrate": "fit the cut-offs of tags to some checked photos",
     "export": "a run as files to publish, or as ONNX",
     "data": "what a configuration needs, and what of it is there",

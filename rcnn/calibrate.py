@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rcnn import cli
+from rcnn import cli, hub
 from rcnn.collection import Collection, Source, source_arguments
 from rcnn.photos import find_images
 from rcnn.printing import cut, lossless, message, printable, short
@@ -82,6 +82,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--precision", type=float, metavar="P", help="wanted share of right tags, as 0.9 (default: best F1)")
     parser.add_argument("--output", metavar="FILE", help="what to write (default: beside the classes)")
     args = parser.parse_intermixed_args(argv)
+    if args.run and args.run.startswith(hub.PREFIX):
+        parser.error("--run: expected a folder, in which the cut-offs are kept; download it first")
     source, folder = Source(args.run, args.classes, args.pairs), Path(args.images or Path(args.labels).parent)
     output = args.output or source.cutoffs
     cutoffs, skipped = calibrate(source, args.labels, folder, args.precision)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rcnn import config, provenance
+from rcnn import config, hub, provenance
 from rcnn.files import digest, open_regular, read_json, sealed, unseal, write_json
-from rcnn.tagging.cutoffs import Statistics
+from rcnn.tagging.cutoffs import CUTOFFS, FEWEST, Cutoffs, Statistics, label_free
 from rcnn.tagging.store import Answer, Photo, Store
 from rcnn.text.classes import ClassList
 
@@ -42,7 +42,7 @@ class Known:
 def source_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add the arguments of a `Source`, at most one of which is to be given."""
     group = parser.add_mutually_exclusive_group(required=required)
-    group.add_argument("--run", metavar="RUN", help="folder of a finished run of rcnn.train")
+    group.add_argument("--run", metavar="RUN", help="folder of a finished run, or of rcnn export; or hf://user/repo")
     of_lists = f"text file with one class name a line, or {', '.join(VOCABULARIES)}"
     group.add_argument("--classes", metavar="FILE", help=of_lists)
 
@@ -51,7 +51,11 @@ class Source:
     """What photos are tagged by: a run, or class names with descriptions where there are some; and the settings."""
 
     def __init__(self, run: str | None, classes: str | None, pairs: Sequence[str] = ()) -> None:
-        """Exactly one of `run`, a folder, and `classes`, a file or one of VOCABULARIES; `pairs` are configuration keys to set.
+        """Exactly one of `run` and `classes`; `pairs` are configuration keys to set.
+
+        Args:
+            run: a folder, or one of rcnn.export on the hub, hf://user/repo.
+            classes: a file, or one of VOCABULARIES.
 
         Raises:
             FileNotFoundError, ValueError: no such class list or vocabulary, or one that is none; a key that is not read.
@@ -59,11 +63,12 @@ class Source:
         for key in (pair.partition("=")[0] for pair in pairs):
             if any(f"{settled}.".startswith(f"{key}.") for settled in SETTLED):
                 raise ValueError(f"{key}: tagging does not read this; python -m rcnn.train does")
-        self.run, self.pairs, self.settings = run, list(pairs), config.override({}, pairs)
+        self.run, self.pairs = hub.local(run, pairs) if run else (None, list(pairs))
+        self.settings = config.override({}, self.pairs)
         self.folder = Path(self.settings.cache) / "tagged"  # where scores are kept
         self.classes = self.corpus = None
         if run:
-            self.cutoffs = Path(run) / "cutoffs.json"
+            self.cutoffs = self.run / CUTOFFS
             return
         if classes in VOCABULARIES:
             folder = DATA / classes
@@ -73,7 +78,7 @@ class Source:
                     "pip install -e . in a checkout, or name a file (./coco for one of that name)"
                 )
             self.classes = ClassList.read(folder / "seen.txt", folder / "unseen.txt")
-            self.cutoffs, corpus = folder / "cutoffs.json", folder / "corpus.json"
+            self.cutoffs, corpus = folder / CUTOFFS, folder / "corpus.json"
         else:
             path = Path(classes)
             self.classes = ClassList.read(unseen=path)
@@ -107,7 +112,7 @@ class Source:
 
     @functools.cached_property
     def _note(self) -> Path:
-        embeddings = os.path.join(self.run, "class_embeddings.safetensors") if self.run else None
+        embeddings = self.run / "class_embeddings.safetensors" if self.run else None
         paths = filter(None, (embeddings, self.corpus, self.settings.clip.weights))
         files = [[os.path.abspath(path), Photo.at(path).stamp] for path in paths]
         code = provenance.sources(("clip", "text", "learn", "score", "tagger.py", "runtime.py", "collection.py"))
@@ -178,6 +183,22 @@ class Collection:
         for chunk in self._chunks():
             for i, answer in chunk:
                 yield next(fresh) if i in share else (i, answer)
+
+    def kept(self) -> Iterator[tuple[int, Answer | None]]:
+        """(index, answer) of all photos, without an answer where none is kept."""
+        for chunk in self._chunks():
+            yield from chunk
+
+    def cutoffs(self) -> tuple[Cutoffs | None, str]:
+        """The cut-offs, or None where the photos are too few for any; and where they come from, or why there are none."""
+        known, path, count = self.known, self.source.cutoffs, self.statistics.count
+        if path.exists():
+            found = Cutoffs.load(path, known.identity, known.class_names)
+            return found, f"{'set by rcnn web' if 'by_hand' in found.facts else 'fitted to checked photos'}, {path}"
+        if count >= FEWEST:
+            why = f"by each class's scores on these {count} photos; rcnn calibrate fits better ones to some checked photos"
+            return Cutoffs(known.class_names, label_free(self.statistics), known.identity, {}), why
+        return None, f"they take {FEWEST} photos, or checked ones (rcnn calibrate)"
 
     def _chunks(self) -> Iterator[list[tuple[int, Answer | None]]]:
         """What is kept of all photos, some hundred at a time."""

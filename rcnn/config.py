@@ -238,6 +238,8 @@ class DescribeConfig(Section):
     scene_rounds: int = option(1, "times scenes are asked for", "corpus", ge=1, le=1000)
     drop_listed_kinds: bool = option(False, "leave out kinds that are classes of the list themselves", "corpus")
     mode: Literal["clean", "compat"] = option("clean", "how sentences are composed; compat: as the authors do", "corpus")
+    articles: Literal["paper", "english"] = option("paper", "paper: 'a owl', 'a dogs'; english: 'an owl', 'dogs'", "corpus")
+    twins: tuple[str, ...] = option((), "classes that are one thing in other words, such as 'sea, mare': noted", "corpus")
     concurrency: int = option(8, "requests at a time", "nothing", ge=1, le=256)
     timeout: float = option(120.0, "seconds for one request", "nothing", gt=0, le=86_400)
     retries: int = option(
@@ -250,9 +252,11 @@ class DescribeConfig(Section):
     output_price: float | None = option(None, "USD for a million tokens out", "nothing", ge=0, le=1e6)
 
     @model_validator(mode="after")
-    def _both_prices(self):
+    def _fit_together(self):
         if (self.input_price is None) != (self.output_price is None):
             raise ValueError("input_price, output_price: expected both or neither")
+        if self.mode == "compat" and self.articles != "paper":
+            raise ValueError("mode=compat: expected articles=paper, the authors' own")
         return self
 
 

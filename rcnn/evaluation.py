@@ -49,7 +49,8 @@ def evaluate(
         sweep(first.cache, *(one.output for one in several))
         for one in several:
             check(one, images, classes)
-        load_clip = cache(partial(runtime.load_clip, first, checkpoint.read_run(first.output)[1], first.evaluate.precision))
+        metadata = checkpoint.read_run(first.output)[1]
+        load_clip = cache(partial(runtime.load_clip, first, metadata, first.evaluate.precision))
         with group.first_of_machine_before_others():  # sentences from elsewhere are encoded once
             runs = [_read(one, classes, load_clip, group) for one in several]
         _require_common(runs)
@@ -58,7 +59,7 @@ def evaluate(
         background = first.evaluate.tagclip_background
         if background is None:
             background = DATASETS[first.dataset.kind].background
-        identity = _identity(first, runs[0].metadata, images, on)
+        identity = _identity(first, metadata, images, on)
         sources = provenance.sources(provenance.MEASURING)
         as_absent = unknown_as_absent(images.labels, classes, first.evaluate, first.dataset.keep_unlabelled)
         common = Common(images, classes, load_clip, as_absent, background, identity, sources, group, again)

@@ -14,7 +14,6 @@ from rcnn import checkpoint, cli, config
 from rcnn.files import read_text, replace_file
 from rcnn.printing import message
 from rcnn.results.result import Result
-from rcnn.rows import method_scorer
 from rcnn.tagger import Tagger
 from rcnn.tagging.labels import full_names
 
@@ -49,7 +48,9 @@ def portable(settings: config.Config) -> config.Config:
 def card(tagger: Tagger, corpus: str, result: Result | None) -> str:
     """The model card, Markdown; `corpus` is the fingerprint of what the class embeddings were made of."""
     clip, evaluate, thresholds = tagger.settings.clip, tagger.settings.evaluate, "none; rcnn calibrate fits some"
-    if tagger.cutoffs:
+    if tagger.cutoffs and "by_hand" in tagger.cutoffs.facts:
+        thresholds = "set on the page of rcnn web"
+    elif tagger.cutoffs:
         held_out = "{:.1%} [{:.1%}, {:.1%}]".format(*tagger.cutoffs.facts["held_out"]["micro F1"])
         thresholds = f"fitted to {tagger.cutoffs.facts['photos']} checked photos; micro-F1 on those held out {held_out}"
     text = TEXT.format(
@@ -59,7 +60,7 @@ def card(tagger: Tagger, corpus: str, result: Result | None) -> str:
     )  # fmt: skip
     if result:
         text += f"## Metrics\n\n{result.images.used:,} images ({result.dataset}); percent, with 95 % intervals.\n\n"
-        for task, metrics in result.rows[result.method][method_scorer(result.settings.evaluate)].items():
+        for task, metrics in result.rows[result.method][result.scorer].items():
             for name, metric in metrics.items():
                 interval = " [{:.1f}, {:.1f}]".format(*metric.interval) if metric.interval else ""
                 text += f"- {task.upper()} {name}: {metric.value:.1f}{interval}\n"

@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> None:
     folder = Path(args.output or Path(args.run) / "figures")
     name = f"figure_{args.figure}"
     with style.look():  # before the work: what is missing should show now
-        found = module.numbers(args.run, args.images) if args.images else module.numbers(args.run)
-        style.save(module.draw(found), folder, name)
+        found = module.numbers(args.run, *([args.images] if args.images else []))
+        style.save(module.draw(found, args.run), folder, name)
     write_json(folder / f"{name}.json", found)
     print("\n".join([*module.lines(found), f"figure: {folder / name}.png, .pdf; its numbers: {name}.json beside it"]))
 

@@ -25,7 +25,7 @@ from rcnn.collection import Collection, Source, source_arguments
 from rcnn.files import replace_file, sweep
 from rcnn.photos import find_images
 from rcnn.printing import cut, lossless, message
-from rcnn.tagging.cutoffs import FEWEST, Cutoffs, label_free
+from rcnn.tagging.cutoffs import FEWEST
 from rcnn.tagging.overlay import Overlays, must_be_apart
 from rcnn.tagging.sidecars import hierarchy, plan
 from rcnn.tagging.tags import FORMATS, TOP, Scored, must_fit, ranked, writer
@@ -77,16 +77,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def cut_offs(args: argparse.Namespace, collection: Collection) -> tuple[np.ndarray | None, str]:
     """(C,) thresholds, or None for the best of each photo; and where they come from."""
-    names, path, count = collection.known.class_names, collection.source.cutoffs, collection.statistics.count
+    names = collection.known.class_names
     if args.min_score is not None:
         return np.full(len(names), args.min_score), f"{args.min_score} for all classes"
-    if path.exists():
-        return Cutoffs.load(path, collection.known.identity, names).thresholds, f"fitted to checked photos, {path}"
-    if count >= FEWEST:
-        why = f"by each class's scores on these {count} photos; rcnn calibrate fits better ones to some checked photos"
-        return label_free(collection.statistics), why
-    best = min(args.top or TOP, len(names))
-    return None, f"the best {best} of each photo, since they take {FEWEST} photos, or checked ones (rcnn calibrate)"
+    found, why = collection.cutoffs()
+    if found:
+        return found.thresholds, why
+    return None, f"the best {min(args.top or TOP, len(names))} of each photo, since {why}"
 
 
 @contextlib.contextmanager

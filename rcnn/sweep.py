@@ -14,6 +14,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from rcnn import checkpoint, cli, config, rows, runtime
 from rcnn.clip import Clip
@@ -44,8 +45,8 @@ def grid(pairs: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
                 f"{key}: the points of a sweep share a pass over the images, so they differ in options of learning alone, such "
                 f"as {', '.join(one_pass[:4])}; give each value of this one a sweep, with an --output of its own"
             )
-        elif key in several or len({value.strip() for value in values}) < len(values):
-            raise ValueError(f"{key}: expected each value once, got {short(pair)}")
+        elif key in several:
+            raise ValueError(f"{key}: expected all its values in one pair, got another, {short(pair)}")
         else:
             several[key] = values
     return single, several
@@ -75,18 +76,16 @@ def main(argv: list[str] | None = None) -> None:
     if not several:
         raise ValueError("expected a key with several values, such as train.pair_weight=0,0.1,0.2 or seed=0,1,2")
     folder, points = Path(args.output or f"{base.output}_sweep"), []
-    for values in itertools.product(*several.values()):
-        pairs = [f"{key}={value}" for key, value in zip(several, values, strict=True)]
-        output = folder / ",".join(re.sub(r"[^\w.=+,\[\]-]", "_", pair) for pair in pairs)
+    keys = [dict(zip(several, values, strict=True)) for values in itertools.product(*several.values())]
+    for point in keys:
+        pairs = [f"{key}={value}" for key, value in point.items()]
+        output = folder / ",".join(quote(pair, safe="=+,[]") for pair in pairs)
         points.append(config.override(config.to_dict(base), pairs, values={"output": str(output)}))
-    if len({point.output for point in points}) < len(points):
-        raise ValueError("the names of two points' folders are the same; use values that differ in letters or digits")
     if len({digest(config.to_dict(point) | {"output": ""}) for point in points}) < len(points):
-        raise ValueError("two points of the sweep are the same, as 0.1 and 0.10 are; expected each value once")
+        raise ValueError("two points of the sweep are the same, as of 0.1 and 0.10; expected each value once")
     classes = ClassList.read(base.classes.seen, base.classes.unseen)
     images = read_images(base.dataset, classes, base.cache)
-    for point in points:  # before the long work: what is missing should show now
-        check(point, images, classes)
+    check(base, images, classes)  # before the long work: what is missing should show now
     folder.mkdir(parents=True, exist_ok=True)
     model = runtime.load_clip(base)
     with open(folder / "log.txt", "w+", buffering=1, encoding="utf-8") as log:
@@ -97,10 +96,9 @@ def main(argv: list[str] | None = None) -> None:
         log.seek(0)
         for warning in dict.fromkeys(line for line in log if line.startswith("WARNING")):
             print(warning, end="")
-    keys = [dict(zip(several, values, strict=True)) for values in itertools.product(*several.values())]
-    scorer = rows.method_scorer(base.evaluate)
-    measured = [sweeps.metrics(result.rows[result.method][scorer]) for result in results]
-    label, baseline = results[0].label(rows.BASELINE, scorer), sweeps.metrics(results[0].rows[rows.BASELINE][scorer])
+    measured = [sweeps.metrics(result.rows[result.method][result.scorer]) for result in results]
+    first, scorer = results[0], results[0].scorer
+    label, baseline = first.label(rows.BASELINE, scorer), sweeps.metrics(first.rows[rows.BASELINE][scorer])
     lines = sweeps.summary(list(zip(keys, measured, strict=True)))
     write_json(folder / "sweep.json", {
         "points": [{"folder": Path(p.output).name, "keys": k, **m} for p, k, m in zip(points, keys, measured, strict=True)],

@@ -25,7 +25,7 @@ from rcnn.printing import lossless, short
 from rcnn.score import mssa
 from rcnn.score.reading import AnyImage
 from rcnn.score.views import available_cores, batches
-from rcnn.tagging.cutoffs import Cutoffs, Statistics, fitted
+from rcnn.tagging.cutoffs import CUTOFFS, Cutoffs, Statistics, fitted
 from rcnn.tagging.labels import full_names, presence
 from rcnn.tagging.maps import Maps, score_maps
 from rcnn.tagging.tags import TOP, Tag, must_fit, ranked
@@ -34,7 +34,6 @@ from rcnn.text.classes import ClassList, parse_name
 
 VERSION = 1  # of scores: another one makes all that is kept be scored again
 VIEWS = 256  # at a time on a GPU, of all images of a batch together
-CUTOFFS = "cutoffs.json"  # in the folder of a run
 METHOD = "saved"  # the only row of a tagger that was saved
 
 
@@ -126,9 +125,8 @@ class Tagger:
         Raises:
             FileNotFoundError, ValueError: no run, no weights, or not the weights the run was learned with; cut-offs of others.
         """
-        if str(run).startswith(hub.PREFIX):
-            run, pairs = hub.fetch(run, [checkpoint.EMBEDDINGS, CUTOFFS]), (*hub.DISTRUSTED, *pairs)
-        tagger, path = cls.of_run(run, *pairs, **overrides), Path(run) / CUTOFFS
+        run, pairs = hub.local(run, pairs)
+        tagger, path = cls.of_run(run, *pairs, **overrides), run / CUTOFFS
         tagger.cutoffs = Cutoffs.load(path, tagger.identity, tagger.class_names) if path.exists() else None
         return tagger
 
@@ -224,10 +222,17 @@ class Tagger:
         """(N, C) bool: which classes N images show, by their names as in `calibrate`."""
         return presence(full_names(self.class_names, self.notes), labels)
 
-    def fit(self, scores: np.ndarray, present: np.ndarray, statistics: Statistics, precision: float | None) -> Cutoffs:
+    def fit(
+        self,
+        scores: np.ndarray,
+        present: np.ndarray,
+        statistics: Statistics,
+        precision: float | None = None,
+        known: np.ndarray | None = None,
+    ) -> Cutoffs:
         """Cut-offs for this tagger's (N, C) scores of checked images, see `rcnn.tagging.cutoffs.fitted`."""
         made_with = {"clip": self.model.fingerprint[:16], "grids": list(self.settings.evaluate.grids)}
-        return fitted(self.class_names, self.identity, scores, present, statistics, precision, made_with)
+        return fitted(self.class_names, self.identity, scores, present, statistics, precision, made_with, known)
 
     def workload(self, processes: int = 1) -> dict[str, int]:
         """Images at a time, and processes that decode, that suit the device; `processes` like this one share the cores.

@@ -30,9 +30,4 @@ case " $* " in
   *" corpus.path="*) ;;
   *) [ -e data/openimages/corpus.json ] || python -m rcnn.describe openimages ;;
 esac
-step check python -m rcnn.data check --config "$config" "$@"
-# text alone: 7,586 classes, their descriptions, CLIP's text encoder
-step train python -m rcnn.train --no-evaluate --config "$config" "$@"
-# images: every row of the table from one pass of CLIP's image encoder
-step evaluate python -m rcnn.evaluate "$run" "$@"
-step report python -m rcnn.report "$run" --write "$run"
+measure "$@"

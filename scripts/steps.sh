@@ -3,6 +3,7 @@
 #   "$@"              the pairs
 #   run, images       the folders that the configuration and the pairs name
 #   step NAME …       runs the command … unless the step was skipped
+#   measure "$@"      the steps of a data set that follow its download
 steps="${script_steps:-data check train evaluate report}" pairs=() skipped=" "
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -46,4 +47,13 @@ step() {
   case "$skipped" in *" $name "*) echo "== $name: skipped"; return ;; esac
   echo "== $name"
   "$@"
+}
+
+measure() {
+  step check python -m rcnn.data check --config "$config" "$@"
+  # text alone: the classes, their descriptions, CLIP's text encoder
+  step train python -m rcnn.train --no-evaluate --config "$config" "$@"
+  # images: every row of the tables, and every epoch, from one pass of CLIP's image encoder
+  step evaluate python -m rcnn.evaluate "$run" "$@"
+  step report python -m rcnn.report "$run" --write "$run"
 }

@@ -1,5 +1,6 @@
 """A tiny CLIP with made-up weights, as towers of this project, as open_clip's own model, and as files."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -29,6 +30,13 @@ LONGEST = ("test_reproduce", "test_paper", "test_evaluate", "test_predict", "tes
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+@pytest.fixture(scope="session")
+def features(tmp_path_factory):
+    """A folder for cache=, in which what several test files read is encoded once, for all processes that run tests."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "features"
 
 
 @pytest.fixture(scope="session")

@@ -33,9 +33,9 @@ def six(folder):
 
 
 @pytest.fixture(scope="module")
-def run(folder):
+def run(folder, features):
     """A run that learned nothing: its class embeddings are the closed form's."""
-    more = ["train.method=closed_form", "dataset.annotations=null", f"output={folder}/run", f"cache={folder}/cache"]
+    more = ["train.method=closed_form", "dataset.annotations=null", f"output={folder}/run", f"cache={features}"]
     rcnn("train", "--config", "configs/mini.yaml", "device=cpu", *more)
     return folder / "run"
 

@@ -3,8 +3,7 @@
 import gzip
 import json
 import os
-import subprocess
-import sys
+import signal
 import threading
 import time
 import zlib
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from language_server import completion, family, good_answer, serve
+from running import ended, started
 
 from rcnn import cli, describe
 from rcnn.describing import batch, service
@@ -477,11 +477,13 @@ def test_a_run_that_is_killed_while_it_buys_a_batch_finds_it_later(run, server, 
 
     server[1].behave_else = never
     places = [f"{tmp_path}/names.txt", f"output={tmp_path}/c.json", f"base_url={server[0]}", "poll=0.01"]
-    with subprocess.Popen([sys.executable, "-m", "rcnn.describe", *places, *SMALL, "--batch"], cwd=ROOT) as process:
-        while not server[1].batches:
-            time.sleep(0.01)
-            assert process.poll() is None
-        process.kill()
+    program = "import sys; from rcnn import describe; describe.main(sys.argv[1:])"
+    process = started(program, *places, *SMALL, "--batch")
+    while not server[1].batches:
+        time.sleep(0.01)
+        assert process.is_alive()
+    process.kill()
+    assert ended(process) == [-signal.SIGKILL]
     assert json.loads((tmp_path / "c.batch.json").read_text()) == {"batches": [], "uploaded": "file-0"}
     assert run("--batch", "poll=0.01")[0] == 0
     assert [batch["input"] == "file-0" for batch in server[1].batches.values()] == [True, False]

@@ -29,11 +29,11 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def settings(folder):
+def settings(folder, features):
     """Overrides that name a small mini benchmark in the test's folder."""
     draw_mini.draw_benchmark(folder / "benchmark", 24)
     return [
-        f"output={folder}/run", f"cache={folder}/cache", f"dataset.images={folder}/benchmark/images",
+        f"output={folder}/run", f"cache={features}", f"dataset.images={folder}/benchmark/images",
         f"dataset.annotations={folder}/benchmark/instances.json", "train.epochs=2", "train.batch_size=2048",
         "evaluate.bootstrap=20", "device=cpu",
     ]  # fmt: skip

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from parse_corpus import parse
 
+from rcnn.describing import english
 from rcnn.describing.compose import attribute_clause, prefix_clause, sentences
 
 
@@ -175,3 +176,56 @@ def test_compat_composes_the_authors_corpus_byte_for_byte_from_its_facts():
         for name, described in [(entry["node_name"], entry["candidate_sentences"])]
     }
     assert json.dumps(made, indent=4) == text
+
+
+def test_english_articles_follow_sound_and_number():
+    assert sentences("owl", ["eagle owl", "owls of the snow"], ["animal"], ["round eyes"], [], articles="english") == [
+        "an eagle owl, which is an owl.",
+        "owls of the snow, which is an owl.",
+        "an owl, which is an animal.",
+        "an eagle owl, which is an owl, which is an animal.",
+        "owls of the snow, which is an owl, which is an animal.",
+        "an owl, which has round eyes.",
+    ]
+
+
+def test_the_verbs_of_a_plural_label_agree_with_it():
+    made = sentences(
+        "dogs", ["pack of dogs"], ["animal"], ["wet noses", "has fur", "a pack"], ["Park - at play"], articles="english"
+    )
+    assert made == [
+        "a pack of dogs, which are dogs.",
+        "dogs, which are animals.",
+        "a pack of dogs, which are dogs, which are animals.",
+        "dogs, which have wet noses.",
+        "dogs, which have fur.",
+        "dogs, which are a pack.",
+        "dogs, which appear together with the Park - at play",
+    ]
+
+
+def test_a_quality_or_a_named_place_has_no_article_in_english():
+    made = sentences("oregon", [], ["state"], ["tall firs"], [], bearers=["oregon coast", "oregon dunes"], articles="english")
+    assert made == ["oregon, which is a state.", "an oregon coast.", "oregon dunes.", "oregon, which has tall firs."]
+
+
+@pytest.mark.parametrize(
+    ("phrase", "written"),
+    [
+        ("hour", "an hour"), ("unicorn", "a unicorn"), ("umbrella", "an umbrella"), ("european city", "a european city"),
+        ("uniform", "a uniform"), ("one-way sign", "a one-way sign"), ("MRI scanner", "an MRI scanner"),
+        ("8-bit game", "an 8-bit game"), ("bus", "a bus"), ("glass", "a glass"), ("lens", "a lens"), ("people", "people"),
+        ("the sea", "the sea"), ("used car", "a used car"),
+    ],
+)  # fmt: skip
+def test_the_article_of_english_words(phrase, written):
+    assert english.with_article(phrase) == written
+
+
+@pytest.mark.parametrize(
+    ("phrase", "many"),
+    [("city", "cities"), ("toy", "toys"), ("church", "churches"), ("woman", "women"), ("body of water", "bodies of water"),
+     ("bus", "buses"), ("sheep", "sheep"), ("vehicles", "vehicles")],
+)  # fmt: skip
+def test_the_plural_of_english_words(phrase, many):
+    assert english.plural(phrase) == many

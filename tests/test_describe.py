@@ -3,15 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from language_server import completion, family, good_answer, serve
+from running import ended, started
 
-from rcnn import describe
+from rcnn import config, describe
 from rcnn.describing import service
 from rcnn.describing.answers import beside
 from rcnn.text.classes import ClassList
@@ -212,7 +211,8 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_costs_no_more_requests_than_needed_and_only_its_own_class(run, server, tmp_path, capsys, fault):
     server[1].behave, requests, code = FAULTS[fault]
-    assert (run(*small("retries=2", "timeout=1")) or 0) == code
+    timeout = 1 if "timeout" in fault else 20  # a busy machine takes a second for a good answer now and then
+    assert (run(*small("retries=2", f"timeout={timeout}")) or 0) == code
     assert asked_for_target(server[1].seen) == requests
     others = [b for b in server[1].seen if not is_target(b)]
     assert len(others) == 5 * 3 + 4 * 2 - 1  # all the rest was asked, once
@@ -316,17 +316,25 @@ def test_dry_run_asks_nothing_and_counts_what_is_missing(run, server, tmp_path, 
     assert "0 requests" in capsys.readouterr().out
 
 
+DESCRIBE = """
+import sys
+from rcnn import cli, describe
+sys.stderr = open(sys.argv.pop(), "w", buffering=1)
+cli.run(lambda: describe.main(sys.argv[1:]))
+"""
+
+
 def start(tmp_path, url, *arguments):
+    """A run in a process of its own, whose stderr is a file."""
     (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
-    command = [sys.executable, "-m", "rcnn.describe", f"{tmp_path}/names.txt", f"output={tmp_path}/c.json", f"base_url={url}"]
-    environment = {k: v for k, v in os.environ.items() if k != "OPENAI_API_KEY"}
-    return subprocess.Popen([*command, *arguments], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    places = [f"{tmp_path}/names.txt", f"output={tmp_path}/c.json", f"base_url={url}"]
+    return started(DESCRIBE, *places, *arguments, tmp_path / "stderr.txt")
 
 
 def wait_for(condition, process, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.stderr.read()
+        assert process.is_alive()
         assert time.monotonic() < end
         time.sleep(0.01)
 
@@ -335,8 +343,8 @@ def test_a_killed_run_pays_again_only_for_what_was_under_way(run, server, tmp_pa
     server[1].behave = lambda body, before: {"sleep": 0.1}
     process = start(tmp_path, server[0], "concurrency=4")
     wait_for(lambda: len(server[1].seen) >= 20, process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    assert ended(process) == [-signal.SIGKILL]
     time.sleep(0.3)
     stored = (tmp_path / "c.answers.jsonl").read_bytes().splitlines()
     seen = len(server[1].seen)
@@ -353,9 +361,9 @@ def test_an_interrupt_drains_the_requests_under_way(server, tmp_path):
     server[1].behave = lambda body, before: {"sleep": 0.5}
     process = start(tmp_path, server[0], "concurrency=4")
     wait_for(lambda: len(server[1].seen) >= 6, process)
-    process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
+    os.kill(process.pid, signal.SIGINT)
+    assert ended(process) == [130]
+    error = (tmp_path / "stderr.txt").read_text()
     assert "finishing the requests under way" in error
     assert "Traceback" not in error
     assert len((tmp_path / "c.answers.jsonl").read_bytes().splitlines()) == len(server[1].seen)
@@ -369,7 +377,7 @@ def test_two_runs_may_not_write_the_same_answers(run, server, tmp_path):
     with pytest.raises(ValueError, match="another run is writing"):
         run()
     process.kill()
-    process.communicate()
+    ended(process)
 
 
 def test_batches_make_the_same_corpus_at_half_the_price(run, server, tmp_path):
@@ -412,8 +420,8 @@ def test_a_batch_under_way_is_collected_by_the_next_run(run, server, tmp_path):
     server[1].batch_status = ["in_progress"]
     process = start(tmp_path, server[0], "--batch", "poll=0.05")
     wait_for(lambda: "batch-0" in server[1].batches and server[1].batches["batch-0"]["looks"] > 1, process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    ended(process)
     server[1].batch_status = ["completed"]
     assert not run("--batch", "poll=0.01")
     assert len(server[1].batches) == 2  # the killed run's triage, and the rest
@@ -443,7 +451,7 @@ def test_statistics_are_shown_side_by_side(run, tmp_path, capsys):
     assert out.splitlines()[0].split() == [f"{tmp_path}/c.json", shipped]
     assert out.splitlines()[1].split() == ["classes", "5", "1,006"]
     assert "green: colour (broader)" in out
-    with pytest.raises(ValueError, match="is no text corpus"):
+    with pytest.raises(ValueError, match=r"facts\.jsonl is not JSON"):
         describe.main(["stats", str(ROOT / "data/mini/facts.jsonl")])
 
 
@@ -524,3 +532,8 @@ def test_an_answer_that_was_damaged_is_asked_for_again_and_one_that_was_edited_i
     path.write_text(json.dumps(record) + "\n" + "".join(rest))
     assert not run(*small())
     assert len(server[1].seen) == asked + 1
+
+
+def test_english_articles_are_refused_in_the_authors_form():
+    with pytest.raises(ValueError, match="mode=compat: expected articles=paper"):
+        config.override({}, ["mode=compat", "articles=english"], config.DescribeConfig)

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import filled, rcnn
+from running import EVALUATE, ended, filled, rcnn, shared, started
 from safetensors.torch import save_file
 from torch.distributed.run import parse_args
 from torch.nn import functional as F
@@ -72,13 +71,6 @@ runpy.run_module("rcnn.evaluate", run_name="__main__")
 """
 
 
-def python(*arguments, code=0):
-    """stdout of a Python process of its own."""
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
-
-
 def read(run):
     return Result.load(run)
 
@@ -110,10 +102,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def learned(folder):
+def learned(folder, features):
     """A run that nothing was measured with yet; to be copied."""
     settings = [
-        f"output={folder}/learned", f"cache={folder}/cache", "device=cpu", "train.epochs=2", "train.batch_size=2048",
+        f"output={folder}/learned", f"cache={features}", "device=cpu", "train.epochs=2", "train.batch_size=2048",
         "train.ablation=false", "dataset.kind=coco", f"dataset.images={folder}/images",
         f"dataset.annotations={folder}/instances.json", "evaluate.grids=[2]", "evaluate.bootstrap=5",
         f"evaluate.batch_size={BATCH}", "evaluate.workers=0",
@@ -138,7 +130,7 @@ def measured(learned, folder):
 def uninterrupted(learned, folder):
     """What one process with one thread finds."""
     run = shutil.copytree(learned, folder / "uninterrupted")
-    python("-m", "rcnn.evaluate", run)
+    rcnn("evaluate", run)
     return numbers(run)
 
 
@@ -419,7 +411,7 @@ def unreadable(paths):
 
 
 def test_an_evaluation_that_was_killed_goes_on_where_it_was_to_the_identical_result(run, folder, uninterrupted):
-    python("-c", KILLED_AFTER_FIVE_NOTES, run, "evaluate.save_every=0", code=-signal.SIGKILL)
+    assert ended(started(KILLED_AFTER_FIVE_NOTES, run, "evaluate.save_every=0")) == [-signal.SIGKILL]
     (note,) = (run / "scores").glob("*/*.json")
     assert list(json.loads(note.read_text())["batches"]) == ["0", "1", "2", "3", "4"]
     assert not (run / "result.json").exists()
@@ -430,7 +422,7 @@ def test_an_evaluation_that_was_killed_goes_on_where_it_was_to_the_identical_res
     scores.flush()
     done = sorted((folder / "images").iterdir())[: 5 * BATCH]
     with unreadable(done):
-        python("-m", "rcnn.evaluate", run)
+        rcnn("evaluate", run)
     assert numbers(run) == uninterrupted
     assert not (run / "scores").exists()
 
@@ -457,12 +449,12 @@ def test_a_disk_that_fills_meanwhile_is_one_line_and_the_same_command_goes_on(mo
 
 
 def test_scores_that_were_damaged_after_a_kill_are_made_again(run, uninterrupted):
-    python("-c", KILLED_AFTER_FIVE_NOTES, run, "evaluate.save_every=0", code=-signal.SIGKILL)
+    assert ended(started(KILLED_AFTER_FIVE_NOTES, run, "evaluate.save_every=0")) == [-signal.SIGKILL]
     (path,) = (run / "scores").glob("*/*.scores")
     with open(path, "r+b") as file:
         file.seek(4 * 84 * BATCH)  # in the second batch
         file.write(b"damage")
-    python("-m", "rcnn.evaluate", run)
+    rcnn("evaluate", run)
     assert numbers(run) == uninterrupted
 
 
@@ -478,7 +470,8 @@ def test_a_result_that_was_damaged_or_changed_does_not_count_as_done(run, measur
 def test_two_processes_share_the_images_and_find_what_one_finds(run, uninterrupted, tmp_path):
     script = tmp_path / "one_is_slow.py"  # rcnn.evaluate; the first process has to wait for the second
     script.write_text(ONE_IS_SLOW)
-    stdout = python("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", script, run)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", script, run]
+    stdout = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
     assert numbers(run) == uninterrupted
     assert sorted(re.findall(r"process \d scored \d+ images", stdout)) == [
         "process 0 scored 13 images",
@@ -490,21 +483,7 @@ def test_two_processes_share_the_images_and_find_what_one_finds(run, uninterrupt
 
 def test_two_machines_without_a_common_folder_find_what_one_process_finds(learned, folder, uninterrupted, tmp_path):
     runs = [shutil.copytree(learned, tmp_path / f"machine{i}" / "run") for i in range(2)]
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    started = [
-        subprocess.Popen(
-            [
-                sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={i}", "--nproc-per-node=1",
-                "--master-addr=localhost", f"--master-port={port}", "-m", "rcnn.evaluate", run, f"cache={run.parent}/cache",
-            ],
-            cwd=ROOT, env=ENVIRONMENT | {"GLOO_SOCKET_IFNAME": "lo"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )
-        for i, run in enumerate(runs)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=120)[0].decode() for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
+    assert shared(EVALUATE, *([run, f"cache={run.parent}/cache"] for run in runs), machines=2) == [0, 0]
     result = numbers(runs[0])
     result["config"]["cache"] = uninterrupted["config"]["cache"]
     assert result == uninterrupted
@@ -512,15 +491,13 @@ def test_two_machines_without_a_common_folder_find_what_one_process_finds(learne
     assert not any((run / "scores").exists() for run in runs)
 
 
-def test_two_processes_that_were_killed_are_continued_by_one(run, uninterrupted, tmp_path):
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED_AFTER_FIVE_NOTES)
-    two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", script)
-    python(*two, run, "evaluate.save_every=0", code=1)
+def test_two_processes_that_were_killed_are_continued_by_one(run, uninterrupted):
+    given = [run, "evaluate.save_every=0"]
+    assert shared(KILLED_AFTER_FIVE_NOTES, given, given) == [-signal.SIGKILL] * 2
     notes = [json.loads(path.read_text())["batches"] for path in (run / "scores").glob("*/*.json")]
     assert len(notes) == 2
     assert 6 <= sum(map(len, notes)) < 13
-    python("-m", "rcnn.evaluate", run)
+    rcnn("evaluate", run)
     assert numbers(run) == uninterrupted
 
 
@@ -942,6 +919,7 @@ def test_where_labels_are_unknown_few_scores_are_kept_and_the_metrics_are_those_
 
     def partly_known(*arguments):
         images = read_images(*arguments)
+        images = dataclasses.replace(images, paths=images.paths[:9], labels=images.labels[:9])
         hidden = torch.rand(images.labels.shape, generator=torch.Generator().manual_seed(0)) < 0.8
         return dataclasses.replace(images, labels=images.labels.masked_fill(hidden & (images.labels == -1), 0))
 

@@ -205,9 +205,9 @@ def hub(repositories, asked):
 
 LOAD = """
 import sys
-from rcnn import Tagger
+from rcnn import Tagger, predict
 
-photo, weights, *addresses = sys.argv[1:]
+photo, weights, cache, *addresses = sys.argv[1:]
 for address in addresses:
     for pairs in ["device=cpu"], ["device=cpu", f"clip.weights={weights}"]:
         try:
@@ -215,6 +215,7 @@ for address in addresses:
             print([name for name, *_ in tagger.tag(photo, top=3)], tagger.cutoffs is not None)
         except (ValueError, OSError) as error:
             print(type(error).__name__, error)
+predict.main([photo, "--run", addresses[0], "--format", "jsonl", "device=cpu", f"clip.weights={weights}", f"cache={cache}"])
 """
 
 
@@ -223,13 +224,14 @@ def test_a_tagger_is_loaded_from_the_hub_whose_files_choose_no_local_file_as_wei
     for name, place in ("anna/classes", exported), ("mallory/classes", saved):  # the latter's settings name a file of weights
         repositories[name] = {path.name: path.read_bytes() for path in place.iterdir()}
     addresses = ["hf://anna/classes", "hf://mallory/classes@main", "hf://anna/nothing"]
-    command = [sys.executable, "-c", LOAD, pictures[0], MINI["weights"], *addresses]
+    command = [sys.executable, "-c", LOAD, pictures[0], MINI["weights"], tmp_path / "cache", *addresses]
     with hub(repositories, asked) as endpoint:
         # the hub's client reads these once, when it is imported
         known = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         done = subprocess.run(command, cwd=ROOT, env=known, capture_output=True, text=True, check=True, timeout=120)
     lines = done.stdout.splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 7
+    assert json.loads(lines[6])["tags"][0]["class"] == Tagger.load(saved).tag(pictures[0], top=1)[0].name
     tags = f"{[name for name, *_ in Tagger.load(saved).tag(pictures[0], top=3)]} True"
     for without, with_weights in (lines[:2], lines[2:4]):
         assert without.startswith("ValueError clip: expected a model name or a file; set clip.weights=FILE")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rcnn.describing.facts import Facts, forms, gather
+from rcnn.describing.facts import Facts, forms, gather, twins
 from rcnn.describing.questions import Attributes, Hierarchy, Scene, Scenes
 
 
@@ -107,3 +107,27 @@ def test_facts_are_tidy_distinct_and_nothing_vanishes_uncounted(kinds, attribute
         assert all(t == " ".join(t.split()).strip(" .") and t for t in texts)
     left_out = sum(n for reason, n in counts.items() if not reason.endswith(("(kept)", "removed")))
     assert left_out + sum(map(len, facts.families().values())) == 2 * len(kinds) + len(attributes)
+
+
+SENSES = {
+    "photo": ("metadata", "a tag that means a photograph"),
+    "dog": ("living", "a canine kept as a pet"),
+    "dogs": ("living", "several canines together"),
+    "glass": ("object", "a transparent brittle material"),
+    "glasses": ("object", "two lenses worn before the eyes"),
+    "new": ("property", "just made or bought"),
+    "news": ("event", "what was just made known"),
+    "mar": ("place", "the Spanish word for the sea"),
+    "sea": ("place", "the expanse of salt water"),
+}
+
+
+def test_twins_are_spellings_of_one_sense_and_those_that_are_named():
+    assert twins(SENSES) == [["dog", "dogs"]]
+    assert twins(SENSES, ["sea, mar"]) == [["dog", "dogs"], ["mar", "sea"]]
+    assert twins(SENSES, ["sea, mar", "mar, photo"]) == [["photo", "mar", "sea"], ["dog", "dogs"]]
+
+
+def test_a_twin_that_is_no_class_is_refused():
+    with pytest.raises(ValueError, match="'ocean' of 'sea, ocean' is no class"):
+        twins(SENSES, ["sea, ocean"])

@@ -35,9 +35,10 @@ world.CALLS = {
     "spinning": lambda: [None for _ in iter(int, 1)], "sleeping": lambda: time.sleep(60),
     "printing_the_key": lambda: print("x" + KEY[:8] + "y"), "leaving_the_key": leave_the_key, "other": lambda: print(5),
 }
+this, needless = lambda setting: "this", lambda setting: "needless"
 campaign.FAMILIES = {
-    name: lambda rng, world_, name=name: Trial(
-        [lambda setting: "needless", lambda setting: "this"], [Step([name])],
+    name: lambda rng, world_, name=name: Trial(  # what takes all its time is not tried with fewer harms, too
+        [this] if name in ("spinning", "sleeping") else [needless, this], [Step([name])],
         lambda setting, outcome: "another result" if outcome.out == "5\\n" else None,
     )
     for name in world.CALLS

@@ -26,12 +26,12 @@ LABELS = torch.tensor([[1, -1, -1, -1, -1], [1, 1, 1, -1, -1], [-1, 1, 0, -1, 1]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, features):
     """A run on 24 drawings, measured by a method of two epochs, with its scores kept."""
     folder = tmp_path_factory.mktemp("figures")
     draw_mini.draw_benchmark(folder / "benchmark", 24)
     pairs = [
-        f"output={folder}/run", f"cache={folder}/cache", f"dataset.images={folder}/benchmark/images",
+        f"output={folder}/run", f"cache={features}", f"dataset.images={folder}/benchmark/images",
         f"dataset.annotations={folder}/benchmark/instances.json", "train.epochs=2", "train.batch_size=2048",
         "train.ablation=false", "evaluate.bootstrap=0", "evaluate.diagnostics=false", "evaluate.keep_scores=true",
         "device=cpu",
@@ -188,7 +188,7 @@ def test_figure_3_marks_what_is_true_what_is_reasonable_and_what_is_wrong(run, d
     scores, labels = kept_table(run, "cnr_pbl", "mssa")
     result = Result.load(run)
     for image in found["images"]:
-        i = int(image["image"].rpartition("/")[2].removesuffix(".jpg"))
+        i = int(image["image"].removesuffix(".jpg"))  # without its folder, so that the file can be given away
         for task, first, k in (("zsl", result.seen, 5), ("gzsl", 0, 10)):
             shown = image["tasks"][task]["CNR + PBL (learned names) + MSSA"]
             best = first + np.argsort(-scores[i, first:])[:k]
@@ -196,13 +196,13 @@ def test_figure_3_marks_what_is_true_what_is_reasonable_and_what_is_wrong(run, d
             assert [entry["is"] == "true" for entry in shown] == [labels[i, c] == 1 for c in best]
     several = np.flatnonzero((labels[:, result.seen :] == 1).sum(1) >= 2)
     first, *_, last = (image["image"] for image in found["images"])
-    assert (len(found["images"]), first[-9:], last[-9:]) == (4, f"{several[0]:05}.jpg", f"{several[-1]:05}.jpg")
+    assert (len(found["images"]), first, last) == (4, f"{several[0]:05}.jpg", f"{several[-1]:05}.jpg")
     assert "evenly spaced of those with two ZSL labels" in stdout
 
 
 def test_figure_3_takes_images_by_the_end_of_their_path(run, tmp_path):
     _, found = draw("3", run, tmp_path, "--images", "images/00007.jpg", "00003.jpg")
-    assert [image["image"][-9:] for image in found["images"]] == ["00007.jpg", "00003.jpg"]
+    assert [image["image"] for image in found["images"]] == ["00007.jpg", "00003.jpg"]
     _, stderr = rcnn("figure", "3", run, "--images", "7.jpg", code=2)
     assert stderr == "error: --images: '7.jpg' is the end of 0 image paths of this run; expected one\n"
 

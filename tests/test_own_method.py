@@ -44,12 +44,12 @@ def plain(features, class_embeddings, settings):
 
 
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory):
+def learned(tmp_path_factory, features):
     """A run on class names alone; to be copied."""
     folder = tmp_path_factory.mktemp("own")
     draw_mini.draw_benchmark(folder, 15)
     settings = [
-        f"output={folder}/learned", f"cache={folder}/cache", "device=cpu", "corpus.path=null", "dataset.kind=coco",
+        f"output={folder}/learned", f"cache={features}", "device=cpu", "corpus.path=null", "dataset.kind=coco",
         f"dataset.images={folder}/images", f"dataset.annotations={folder}/instances.json", "evaluate.grids=[2]",
         "evaluate.bootstrap=5", "evaluate.batch_size=4", "evaluate.workers=0",
     ]  # fmt: skip

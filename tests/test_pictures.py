@@ -1,9 +1,6 @@
 """The pictures of the README: the script draws the one that is kept, and the other is well-formed."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,8 +19,7 @@ SIZE = (1500, 750)
 def drawn(tmp_path_factory):
     """The file that the script writes, in a folder that is not there yet."""
     path = tmp_path_factory.mktemp("pictures") / "new" / "tags.png"
-    command = [sys.executable, ROOT / "scripts" / "draw_pictures.py", "--output", path]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONWARNINGS": "error"})
+    draw_pictures.main(["--output", str(path)])
     return path
 
 

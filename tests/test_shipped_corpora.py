@@ -91,6 +91,15 @@ def test_qualities_and_named_places_have_bearers_and_make_no_chains():
     assert not [s for s in sentences_of("lovely") if s.count("which is a") == 2]
 
 
+def test_twins_of_nuswide_are_listed_and_words_that_only_look_alike_are_not():
+    groups = json.loads((DATA / "nuswide" / "corpus.about.json").read_text())["twins"]
+    found = {name: group for group in groups for name in group}
+    assert found["mare"] == ["sea", "mare", "mar"]
+    assert found["cat"] == ["cats", "cat"]
+    assert len(groups) > 90
+    assert not {"new", "news", "wood", "woods", "glass", "glasses"} & set(found)
+
+
 def sentences_of(name):
     corpus = json.loads((DATA / "nuswide" / "corpus.json").read_text()).values()
     return next(entry["candidate_sentences"] for entry in corpus if entry["node_name"] == name)

@@ -1,12 +1,9 @@
 """TagCLIP as rows of an evaluation: its pass over the images can be killed and shared, and its scores differ by task."""
 
 import math
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import check_tagclip
@@ -15,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import rcnn
+from running import EVALUATE, ended, rcnn, shared, started
 
 from rcnn import clip, rows
 from rcnn.clip.image_tower import normalise
@@ -25,7 +22,6 @@ from rcnn.score import tagclip, tagclip_pass
 from rcnn.score.score_file import ScoreFile
 from rcnn.text.classes import ClassList
 
-ROOT = Path(__file__).parents[1]
 CLASSES = ClassList(("cat", "dog", "bird", "Sky"), 2)
 SETTINGS = EvaluateConfig(workers=0, save_every=0)
 SIZES = [(60, 33), (40, 40), (32, 90), (16, 50), (70, 70)]
@@ -105,12 +101,12 @@ def test_other_processes_decode_and_share_to_the_same_scores_and_a_bad_image_is_
 
 
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory):
+def learned(tmp_path_factory, features):
     """A run in seconds, on five drawings, that nothing was measured with yet."""
     folder = tmp_path_factory.mktemp("tagclip")
     draw_mini.draw_benchmark(folder, 5)
     rcnn(
-        "train", "--config", "configs/mini.yaml", "--no-evaluate", f"output={folder}/learned", f"cache={folder}/cache",
+        "train", "--config", "configs/mini.yaml", "--no-evaluate", f"output={folder}/learned", f"cache={features}",
         "device=cpu", "train.method=closed_form", "train.batch_size=2048", f"dataset.images={folder}/images",
         f"dataset.annotations={folder}/instances.json", "evaluate.grids=[]", "evaluate.bootstrap=5", "evaluate.batch_size=1",
         "evaluate.workers=0", "evaluate.save_every=0",
@@ -127,14 +123,7 @@ def run(learned, tmp_path):
 def measured(learned):
     """(run, stdout) of an evaluation with TagCLIP; to be read only."""
     run = shutil.copytree(learned, learned.parent / "measured")
-    return run, python("-m", "rcnn.evaluate", run, TAGCLIP)
-
-
-def python(*arguments, code=0):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
+    return run, rcnn("evaluate", run, TAGCLIP)[0]
 
 
 def numbers(run):
@@ -164,18 +153,17 @@ def test_without_the_option_there_is_no_second_pass(run):
     assert not rows.TAGCLIP.keys() & Result.load(run).rows.keys()
 
 
-def test_a_pass_of_tagclip_that_was_killed_goes_on_to_the_identical_result(run, measured, tmp_path):
-    (tmp_path / "killed.py").write_text(KILLED_IN_THE_SECOND_PASS)
-    python(tmp_path / "killed.py", run, TAGCLIP, code=-signal.SIGKILL)
+def test_a_pass_of_tagclip_that_was_killed_goes_on_to_the_identical_result(run, measured):
+    assert ended(started(KILLED_IN_THE_SECOND_PASS, run, TAGCLIP)) == [-signal.SIGKILL]
     assert not (run / "result.json").exists()
     assert len(list((run / "tagclip_scores").glob("*/*.json"))) == 1
-    python("-m", "rcnn.evaluate", run, TAGCLIP)
+    rcnn("evaluate", run, TAGCLIP)
     assert numbers(run) == numbers(measured[0])
     assert Result.load(run).seconds["tagclip_images"] == 4
 
 
 def test_two_processes_find_what_one_finds(run, measured):
-    python("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "rcnn.evaluate", run, TAGCLIP)
+    assert shared(EVALUATE, [run, TAGCLIP], [run, TAGCLIP]) == [0, 0]
     assert numbers(run) == numbers(measured[0])
 
 

@@ -25,6 +25,10 @@ class Dataset:
     background: tuple[str, ...] = ()  # names that compete with its classes in TagCLIP
 
 
+COCO_BACKGROUND = (  # of TagCLIP's authors
+    "ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea", "railway", "railroad",
+    "helmet", "cloud", "house", "mountain", "ocean", "road", "rock", "street", "valley", "bridge",
+)  # fmt: skip
 DATASETS = {
     "coco": Dataset(
         title="MS-COCO",
@@ -32,31 +36,7 @@ DATASETS = {
         missing="python scripts/prepare_coco.py downloads MS-COCO, or links a copy (--folder)",
         class_names_sha256="ecbc24512f24f1eeb0a8b5a490f6e4d172c744d35430babfd34702d30de36761",
         positives_per_image={"zsl": 1.208, "gzsl": 2.571},
-        background=(
-            "ground",
-            "land",
-            "grass",
-            "tree",
-            "building",
-            "wall",
-            "sky",
-            "lake",
-            "water",
-            "river",
-            "sea",
-            "railway",
-            "railroad",
-            "helmet",
-            "cloud",
-            "house",
-            "mountain",
-            "ocean",
-            "road",
-            "rock",
-            "street",
-            "valley",
-            "bridge",
-        ),
+        background=COCO_BACKGROUND,
     ),
     "nuswide": Dataset(
         title="NUS-WIDE",

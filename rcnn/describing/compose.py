@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from rcnn.describing import english
+
 IS = ("a", "an", "used")
 NOTHING = ("has", "often", "typically", "may", "can")
 SCENE = "appears together with the "
@@ -15,6 +17,7 @@ def sentences(
     scenes: list[str],
     bearers: Sequence[str] = (),
     mode: str = "clean",
+    articles: str = "paper",
 ) -> list[str]:
     """All sentences of one class, in the order of the families; a scene is "Name - description".
 
@@ -23,6 +26,9 @@ def sentences(
 
     The mode "clean" drops stray full stops, and duplicates without regard to case (the first spelling stays); "compat" follows
     the authors' corpus to the letter, which does neither and finds the verb by a plain prefix.
+
+    With the articles "paper" every phrase gets "a" and every label is one ("a owl", "a dogs, which is a animal"); with
+    "english" it is as people say it, by spelling alone ("an owl", "dogs, which are animals").
     """
     clean = mode == "clean"
     if clean:
@@ -30,12 +36,20 @@ def sentences(
             [tidy for text in family if (tidy := " ".join(text.split()).strip(" ."))]
             for family in (narrower, broader, attributes, scenes, bearers)
         )
-    out = [f"a {s}, which is a {name}." for s in narrower]
-    out += [f"a {name}, which is a {p}." for p in broader]
-    out += [f"a {bearer}." for bearer in bearers]
-    out += [f"a {s}, which is a {name}, which is a {p}." for p in broader for s in narrower]
-    out += [f"a {name}, which {CLAUSES[mode](a)}." for a in attributes]
-    out += [f"a {name}, which {SCENE}{e}" for e in scenes]
+    clauses = [*(f"{CLAUSES[mode](text)}." for text in attributes), *(SCENE + scene for scene in scenes)]
+    a, which, label, parents = "a {}".format, "which is", f"a {name}", [f"a {p}" for p in broader]
+    if articles == "english":
+        a = english.with_article
+        label, parents = name if bearers and not narrower else a(name), [a(p) for p in broader]
+        if english.is_plural(name):
+            which, label, parents = "which are", name, [english.plural(p) for p in broader]
+            clauses = [english.plural_verb(clause) for clause in clauses]
+    kinds = [a(s) for s in narrower]
+    out = [f"{kind}, {which} {label}." for kind in kinds]
+    out += [f"{label}, {which} {parent}." for parent in parents]
+    out += [f"{a(bearer)}." for bearer in bearers]
+    out += [f"{kind}, {which} {label}, {which} {parent}." for parent in parents for kind in kinds]
+    out += [f"{label}, which {clause}" for clause in clauses]
     if not clean:
         return out
     first = {}

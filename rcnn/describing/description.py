@@ -13,7 +13,7 @@ from rcnn.describing.answers import Answers, beside
 from rcnn.describing.compose import sentences
 from rcnn.describing.cost import Cost
 from rcnn.describing.exchange import Exchange, Failure, expected_tokens
-from rcnn.describing.facts import gather, unfit
+from rcnn.describing.facts import gather, twins, unfit
 from rcnn.describing.questions import Question, Triage
 from rcnn.describing.service import Service, StopError
 from rcnn.describing.stats import MOST_TOKENS, token_count
@@ -78,7 +78,7 @@ class Description:
             triage = self._answer(self._first[i])
             answers = [answer for question in further[i] if (answer := self._answer(question))]
             facts, counts = gather(name, answers, triage is not None and triage.describable, listed)
-            described = sentences(name, **facts.families(), mode=self.settings.mode)
+            described = sentences(name, **facts.families(), mode=self.settings.mode, articles=self.settings.articles)
             fitting = [sentence for sentence in described if token_count(sentence) <= MOST_TOKENS]
             counts[f"sentences: over {MOST_TOKENS} tokens"] += len(described) - len(fitting)
             left_out.update(counts)
@@ -91,7 +91,9 @@ class Description:
                 left_out["other senses: unfit"] += len(triage.other_senses) - len(sense["other_senses"])
             entries[str(i)] = {"name": name, **sense, **facts.families(), "sentences": len(fitting)}
             entries[str(i)] |= {"left_out_or_noted": dict(sorted((+counts).items()))} if +counts else {}
-        noted = {"left_out_or_noted": dict(sorted((+left_out).items())), "failed": failed, "classes": entries}
+        noted = {"left_out_or_noted": dict(sorted((+left_out).items())), "failed": failed}
+        senses = {e["name"]: (e.get("kind", ""), e.get("gloss", "")) for e in entries.values()}
+        noted |= {"twins": twins(senses, self.settings.twins), "classes": entries}
         return corpus, self._source() | noted
 
     def _source(self) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pydantic import BaseModel
 
 from rcnn.describing.questions import Attributes, Hierarchy, Scenes
+from rcnn.printing import short
 
 # too broad to say anything, as a kind or at its end
 BANNED = {"thing", "object", "entity", "substance", "matter", "sight", "subject", "scene", "place", "quality"}
@@ -150,3 +151,36 @@ def forms(name: str) -> set[str]:
     plural = {p + s for p in plain for s in ("s", "es")} | {p[:-1] + "ies" for p in plain if p.endswith("y")}
     singular = {p[:-1] for p in plain if p.endswith("s") and not p.endswith("ss")}
     return plain | plural | singular
+
+
+def twins(senses: Mapping[str, tuple[str, str]], known: Iterable[str] = ()) -> list[list[str]]:
+    """Groups of classes that mean one thing in other words; nothing is invented to separate them.
+
+    Args:
+        senses: {class: (kind, gloss)}; spellings and plurals of each other are twins if the kind is one and the glosses share
+            a word ("glass" and "glasses" do not).
+        known: further groups, such as "sea, mare, mar".
+
+    Raises:
+        ValueError: a known twin is no class.
+    """
+    spelled = {name.lower(): name for name in senses}
+    alike = ((name, spelled[form]) for name in senses for form in forms(name) if spelled.get(form, name) != name)
+    groups: list[Sequence[str]] = [pair for pair in alike if _one_sense(*(senses[name] for name in pair))]
+    for line in known:
+        groups.append([part.strip() for part in line.split(",")])
+        if missing := [name for name in groups[-1] if name not in senses]:
+            raise ValueError(f"twins: {short(missing[0])} of {short(line)} is no class of the list")
+    united: dict[str, set[str]] = {}  # the group of each twin
+    for group in groups:
+        whole = set().union(*(united.get(name, {name}) for name in group))
+        united |= dict.fromkeys(whole, whole)
+    order = {name: i for i, name in enumerate(senses)}
+    distinct = {id(group): sorted(group, key=order.get) for group in united.values()}
+    return sorted((group for group in distinct.values() if len(group) > 1), key=lambda group: order[group[0]])
+
+
+def _one_sense(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether two senses are of one kind and their glosses share a word of four letters, whatever its ending."""
+    stems = [{word[:5] for word in re.findall(r"\w{4,}", gloss.lower())} for _, gloss in (one, other)]
+    return one[0] == other[0] and bool(stems[0] & stems[1])

@@ -11,15 +11,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from rcnn.clip.tokens import encode
 from rcnn.describing.answers import beside
 from rcnn.describing.facts import FAMILIES, MODAL, Facts, forms
-from rcnn.files import read_bytes, read_json
+from rcnn.files import read_json
 from rcnn.printing import cut
+from rcnn.text import corpus
 
 MOST_TOKENS = 77  # that CLIP's text tower takes
-
-
-class _Entry(BaseModel):
-    node_name: str
-    candidate_sentences: list[str]
 
 
 class _Described(BaseModel):
@@ -45,11 +41,7 @@ def compare(paths: Sequence[str]) -> list[str]:
     """Lines of text: the statistics of corpus files side by side, and their classes that are kinds of each other."""
     tables, notes = {}, []
     for path in paths:
-        try:
-            entries = TypeAdapter(dict[str, _Entry]).validate_json(read_bytes(path)).values()
-        except ValidationError:
-            raise ValueError(f"{path} is no text corpus") from None
-        facts = read_facts(path)
+        entries, facts = corpus.read(path).values(), read_facts(path)
         if facts is None:
             notes += ["", f"{path}: {beside(path, '.about.json')} is absent; only what the sentences show is counted"]
         elif [name for name, _ in facts] != [entry.node_name for entry in entries]:
@@ -58,17 +50,16 @@ def compare(paths: Sequence[str]) -> list[str]:
             notes += ["", f"{path}: classes that are kinds of each other ({len(pairs)}):"]
             notes += [cut(f"  {name}: {kind} ({relation})") for name, relation, kind in pairs]
         tables[path] = statistics([entry.candidate_sentences for entry in entries], facts)
-    rows = [["", *tables]]
-    for line in max(tables.values(), key=len):
-        rows.append([line, *(table.get(line, "-") for table in tables.values())])
+    longest = max(tables.values(), key=len)
+    rows = [["", *tables], *([line, *(table.get(line, "-") for table in tables.values())] for line in longest)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([r[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(r[1:], widths[1:], strict=True))]) for r in rows]
     return lines + notes
 
 
-def read_facts(corpus: str | Path) -> list[tuple[str, Facts]] | None:
+def read_facts(path: str | Path) -> list[tuple[str, Facts]] | None:
     """(name, facts) of every class, from the about file beside a corpus; None without one, ValueError if it has no facts."""
-    path = beside(corpus, ".about.json")
+    path = beside(path, ".about.json")
     if not path.exists():
         return None
     raw = read_json(path)

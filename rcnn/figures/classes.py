@@ -1,6 +1,6 @@
 """Figure "classes": average precision of every class, the method's minus the class name's."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -8,16 +8,13 @@ from rcnn import rows
 from rcnn.figures import style
 from rcnn.results.result import Result
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 MOST = 100  # classes in a picture, half of them from each end
 
 
 def numbers(run: str) -> dict[str, Any]:
     """All that the figure shows, of the unseen classes where there are some: AP in percent, by difference."""
     result = Result.load(run)
-    task, scorer = next(iter(result.images.tasks)), list(result.rows[result.method])[-1]
+    task, scorer = next(iter(result.images.tasks)), result.scorer
     shown = dict.fromkeys([(rows.BASELINE, "plain"), (rows.BASELINE, scorer), (result.method, scorer)])
     names = result.class_names[result.seen if task == "zsl" else 0 :]
     columns = [result.class_ap[row][by][task] for row, by in shown]
@@ -41,7 +38,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def draw(found: dict[str, Any]) -> "Figure":
+def draw(found: dict[str, Any], _: str) -> "style.Figure":
     """The figure."""
     entries = found["classes"]
     if len(entries) > MOST:
@@ -55,12 +52,10 @@ def draw(found: dict[str, Any]) -> "Figure":
         panel.plot(x, only, "D", color="white", markeredgecolor="black", markersize=3, label=found["rows"][1])
     panel.axhline(0, color="black", linewidth=0.6)
     panel.set_xticks(x, [e["class"] for e in entries], rotation=90, fontsize=5.5)
-    panel.set(
-        ylabel="AP minus class name's, points", title=f"{found['task'].upper()}: AP of every class, minus {found['rows'][0]}"
-    )
+    title = f"{found['task'].upper()}: AP of every class, minus {found['rows'][0]}"
+    panel.set(ylabel="AP minus class name's, points", title=title)
     panel.margins(x=0.01)
     panel.legend()
-    left_out = len(found["classes"]) - len(entries)
-    if left_out:
+    if left_out := len(found["classes"]) - len(entries):
         style.note(figure, f"{left_out} classes between are not shown.")
     return figure

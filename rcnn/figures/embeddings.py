@@ -1,7 +1,7 @@
 """Figure 4: class embeddings of names and of learned names in the plane, and how near they are by numbers (paper 4.4)."""
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,10 +9,6 @@ from torch.nn import functional as F
 
 from rcnn import checkpoint, rows
 from rcnn.figures import groups, style
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 PERPLEXITY, SEED = 10, 0
 
@@ -75,7 +71,7 @@ def _words(of):
     return f"mean cosine {of['within']:.3f} within groups, {of['between']:.3f} between, AUC {of['auc']:.3f}"
 
 
-def draw(found: dict[str, Any]) -> "Figure":
+def draw(found: dict[str, Any], _: str) -> "style.Figure":
     """The figure."""
     figure = style.new(4.3)
     by_group = {}
@@ -100,7 +96,7 @@ def draw(found: dict[str, Any]) -> "Figure":
     return figure
 
 
-def _name(panel: "Axes", places: np.ndarray, classes: list[dict[str, Any]]) -> None:
+def _name(panel: "style.Axes", places: np.ndarray, classes: list[dict[str, Any]]) -> None:
     """Write each name beside its point, where it covers as little as may be of other names, of points and of the frame."""
     points, frame = panel.transData.transform(places), panel.get_window_extent().extents[None]  # in pixels, as all boxes below
     radii = np.array([[8 if entry["parent"] else 4] for entry in classes])

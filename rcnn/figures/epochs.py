@@ -1,13 +1,10 @@
 """Figure "epochs": the loss of learning, and what the class embeddings of every epoch measure."""
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rcnn.figures import style
 from rcnn.results.result import Result
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def numbers(run: str) -> dict[str, Any]:
@@ -23,11 +20,8 @@ def numbers(run: str) -> dict[str, Any]:
         measured = result.epochs[0][task]
         shown = [name for name in ("mAP", next((m for m in measured if m.startswith("F1")), None)) if name in measured]
         curves |= {f"{task.upper()} {name}": [point[task][name] for point in result.epochs] for name in shown}
-    scorer = list(result.rows[result.method])[-1]
-    return {
-        "losses": losses, "epochs": [point["epoch"] for point in result.epochs], "metrics": curves,
-        "row": result.label(result.method, scorer),
-    }  # fmt: skip
+    label = result.label(result.method, result.scorer)
+    return {"losses": losses, "epochs": [point["epoch"] for point in result.epochs], "metrics": curves, "row": label}
 
 
 def lines(found: dict[str, Any]) -> list[str]:
@@ -37,17 +31,15 @@ def lines(found: dict[str, Any]) -> list[str]:
     return [f"{name}: {values[0]:.1f} at the first epoch, {values[-1]:.1f} at the last" for name, values in curves.items()]
 
 
-def draw(found: dict[str, Any]) -> "Figure":
+def draw(found: dict[str, Any], _: str) -> "style.Figure":
     """The figure."""
     figure = style.new(2.4)
     losses, metrics = figure.subplots(1, 2)
-    for (name, values), colour, marker in zip(found["losses"].items(), style.COLOURS, style.MARKERS, strict=False):
-        losses.plot(range(len(values)), values, color=colour, marker=marker, markevery=0.2, label=name)
-    for (name, values), colour, marker in zip(found["metrics"].items(), style.COLOURS, style.MARKERS, strict=False):
-        metrics.plot(found["epochs"], values, color=colour, marker=marker, markevery=0.2, label=name)
     losses.set(title="mean loss of a step", xlabel="epoch")
     metrics.set(title=f"{found['row']}, %", xlabel="after epoch")
-    for panel in (losses, metrics):
+    for panel, curves, epochs in ((losses, found["losses"], None), (metrics, found["metrics"], found["epochs"])):
+        for (name, values), colour, marker in zip(curves.items(), style.COLOURS, style.MARKERS, strict=False):
+            panel.plot(epochs or range(len(values)), values, color=colour, marker=marker, markevery=0.2, label=name)
         panel.legend()
         panel.grid(axis="y", linewidth=0.3, color="0.85")
     return figure

@@ -1,6 +1,6 @@
 """Figure 5: pairs of child and parent among the ten best, precision and recall among the five best (paper 4.4)."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +10,6 @@ from rcnn.figures import groups, style
 from rcnn.figures.kept_scores import KeptScores
 from rcnn.results.metrics import precision_recall_f1, top_k_hits
 from rcnn.results.result import Result
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PAIRS_AMONG, LABELS_AMONG = 10, 5  # the best classes of an image
 
@@ -68,7 +65,7 @@ def numbers(run: str) -> dict[str, Any]:
     members = {name: [i for i, pair in enumerate(pairs) if pair[1] == parent] for parent, name in parents.items()}
     versions = {"before": labels, "after": completed(labels, pairs)}
     counts = {when: sum((y[:, c] == 1) & (y[:, p] == 1) for c, p in pairs).sum().item() for when, y in versions.items()}
-    found, scorer = {}, list(result.rows[result.method])[-1]
+    found, scorer = {}, result.scorer
     for row, by in dict.fromkeys([(rows.BASELINE, "plain"), (rows.BASELINE, scorer), (result.method, scorer)]):
         scores = torch.from_numpy(kept.scores(row, by)[:, first:][used])
         hits = pair_hits(scores, pairs, PAIRS_AMONG)
@@ -106,7 +103,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     return out
 
 
-def draw(found: dict[str, Any]) -> "Figure":
+def draw(found: dict[str, Any], _: str) -> "style.Figure":
     """The figure."""
     figure = style.new(2.3)
     panels = figure.subplots(1, 4, width_ratios=[0.7, 1, 1, 1])

@@ -1,10 +1,11 @@
 """Figure 3: what the class name and the method predict for some images, side by side (paper 4.4)."""
 
+import os
 import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,9 +18,6 @@ from rcnn.results.result import Result
 from rcnn.score.reading import read_rgb, reason
 from rcnn.text import corpus
 from rcnn.text.classes import ClassList
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 IMAGES, AMONG = 4, {"zsl": 5, "gzsl": 10}
 LOOK = {"true": ("✓", "#00795C"), "reasonable": ("≈", "black"), "wrong": ("×", "#C63D00")}  # the paper's green, black and red
@@ -58,8 +56,8 @@ def numbers(run: str, named: Sequence[str] = ()) -> dict[str, Any]:
     """All that the figure shows; `named` images, or see `choose`."""
     result, metadata = Result.load(run), checkpoint.read_run(run)[1]
     kept = KeptScores(run, result)
-    names, last = result.class_names, list(result.rows[result.method])[-1]
-    shown = {result.label(*pair): kept.scores(*pair) for pair in ((rows.BASELINE, "plain"), (result.method, last))}
+    names, folder = result.class_names, result.settings.dataset.images
+    shown = {result.label(*pair): kept.scores(*pair) for pair in ((rows.BASELINE, "plain"), (result.method, result.scorer))}
     described = {}
     if result.settings.corpus.path:
         known = corpus.load(result.settings.corpus.path, ClassList(tuple(names), result.seen, tuple(metadata["notes"])))
@@ -80,7 +78,7 @@ def numbers(run: str, named: Sequence[str] = ()) -> dict[str, Any]:
                     for c in best
                 ]  # fmt: skip
             by_task[task] = columns
-        images.append({"image": kept.images[i], "tasks": by_task})
+        images.append({"image": os.path.relpath(kept.images[i], folder), "tasks": by_task})
     chosen = "named" if named else f"evenly spaced of those with two {next(iter(kept.tasks)).upper()} labels"
     return {"chosen": chosen, "rule": RULE, "images": images}
 
@@ -96,8 +94,9 @@ def lines(found: dict[str, Any]) -> list[str]:
     return out
 
 
-def draw(found: dict[str, Any]) -> "Figure":
+def draw(found: dict[str, Any], run: str) -> "style.Figure":
     """The figure: a row of texts for each image."""
+    folder = Path(Result.load(run).settings.dataset.images)
     images, side, step, top = found["images"], 1.3, 1.47, 0.47  # inches: of an image, from row to row, above the first
     figure = style.new(top + step * len(images) + 0.15)
     figure.set_layout_engine("none")
@@ -114,7 +113,7 @@ def draw(found: dict[str, Any]) -> "Figure":
         write(left, 0.19, textwrap.fill(label, 20), style="italic")
     for down, image in zip(np.arange(len(images)) * step + top, images, strict=True):
         panel = figure.add_axes((0.03 / width, 1 - (down + side) / height, side / width, side / height), anchor="NW")
-        panel.imshow(_small(image["image"]))
+        panel.imshow(_small(folder / image["image"]))
         panel.set_axis_off()
         for left, (task, label) in zip(lefts, columns, strict=True):
             entries = image["tasks"][task][label]
@@ -127,7 +126,7 @@ def draw(found: dict[str, Any]) -> "Figure":
     return figure
 
 
-def _small(path: str) -> Image.Image:
+def _small(path: Path) -> Image.Image:
     try:
         image = read_rgb(path, 1024)
     except Exception as error:  # of nearly every kind

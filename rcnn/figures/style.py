@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rcnn.files import replace_file
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes  # noqa: F401, for the figures' modules
     from matplotlib.figure import Figure
 
 MISSING = "figures need matplotlib and scikit-learn: pip install matplotlib scikit-learn"

@@ -4,13 +4,10 @@ import csv
 import io
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rcnn.figures import style
 from rcnn.results.result import Metric
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class Line(NamedTuple):
@@ -61,7 +58,7 @@ def as_csv(lines: Sequence[Line]) -> str:
     return text.getvalue()
 
 
-def draw(lines: Sequence[Line], label: str, baseline: Mapping[str, float]) -> "Figure":
+def draw(lines: Sequence[Line], label: str, baseline: Mapping[str, float]) -> "style.Figure":
     """mAP and the first F1 of every task over the key with most values, a curve for each value of the others.
 
     Values of a key are drawn at even steps, since not all are numbers; `baseline`, called `label`, is a line.

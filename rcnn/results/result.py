@@ -139,6 +139,11 @@ class Result(_Part):
         return self.labels.get(row, {}).get(scorer, row if scorer == "plain" else f"{row}, {scorer}")
 
     @property
+    def scorer(self) -> str:
+        """Key of the scorer that counts, by which the method's numbers are the run's."""
+        return list(self.rows[self.method])[-1]
+
+    @property
     def dataset(self) -> str:
         """Key of the data set."""
         return self.settings.dataset.kind

@@ -54,13 +54,14 @@ def summarise(
         labels[row] = {key: rows.label(known, key) for key in scorers}
         if row != known:
             labels[row][last] += ", standardised (transductive)"
+    shown = {task: positives(images.labels, classes.tasks[task])[mask] for task, mask in used.items()}
     counted = Images(
         used=len(images.paths) - unreadable,
         left_out_without_labels=images.left_out,
         missing=len(images.missing),
         unreadable=unreadable,
         unverified=images.unverified,
-        tasks={task: _count(positives(images.labels, classes.tasks[task])[mask]) for task, mask in used.items()},
+        tasks={task: TaskImages(images=len(n), positives_per_image=n.sum().item() / len(n)) for task, n in shown.items()},
     )
     doubts = _doubts(settings, classes, images, counted)
     return out | {
@@ -85,10 +86,6 @@ def summarise(
         "clip_fingerprint": metadata["identity"]["clip"],
         "config": config.to_dict(settings),
     }
-
-
-def _count(found):
-    return TaskImages(images=len(found), positives_per_image=found.sum().item() / len(found))
 
 
 def _doubts(settings, classes, images, counted):

@@ -12,7 +12,7 @@ def render(result: Result) -> str:
     header = ["class embeddings"]
     for task in tasks:
         header += [f"{task.upper()} mAP{' [95 %]' if intervals else ''}", "vs class name", *ks]
-    lines, last = [], list(result.rows[result.method])[-1]
+    lines, last = [], result.scorer
     for scorer in dict.fromkeys(key for scorers in result.rows.values() for key in scorers):
         for row, scorers in result.rows.items():
             if scorer in scorers:
@@ -60,7 +60,7 @@ def protocol(result: Result) -> list[str]:
                 now, over, factor = "count 0", f"the {positive:,} classes with a positive", known / positive
             else:
                 now, over, factor = "are left out", f"all {known:,} classes with a known label", positive / known
-            row, scorer = result.method, list(result.rows[result.method])[-1]
+            row, scorer = result.method, result.scorer
             value = factor * result.rows[row][scorer][task]["mAP"].value
             out.append(
                 f"{name}: {known - positive:,} of {known:,} classes have no positive and {now} "

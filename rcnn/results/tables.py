@@ -94,8 +94,7 @@ def tables(groups: dict[str, list[Result]]) -> list[Table]:
     for key, spec in known.items():
         if results := groups.get(spec.get("dataset")):
             made = [row for name in spec["rows"] for row in _quoted(spec, name)]
-            row = results[0].method
-            scorer = list(results[0].rows[row])[-1]
+            row, scorer = results[0].method, results[0].scorer
             numbers = spec["rows"]["RCNn"] if (row, scorer) == METHOD else {}
             mine = {(row, scorer): numbers, ("tagclip", "plain"): spec["rows"]["TagCLIP*"]}
             for own, papers in mine.items():

@@ -18,6 +18,8 @@ from rcnn.files import read_json, sealed, unseal, write_json
 from rcnn.printing import cut
 from rcnn.tagging.tags import TOP
 
+CUTOFFS = "cutoffs.json"  # in the folder of a run or a vocabulary
+
 FEWEST = 30  # photos of a collection that has means and deviations: a mean then errs by less than a fifth of a deviation
 COMMON = 0.16  # at most so many of all photos get a class without labels: z is 1 or more, which short lists need
 STEPS = 40
@@ -45,6 +47,12 @@ class Statistics:
         step = mean - self.mean
         self._squares += ((scores - mean) ** 2).sum(0) + step**2 * before * len(scores) / self.count
         self.mean = self.mean + step * len(scores) / self.count
+
+    def of(self, columns: Sequence[int]) -> "Statistics":
+        """Those of some classes."""
+        part = Statistics(len(columns))
+        part.count, part.mean, part._squares = self.count, self.mean[columns], self._squares[columns]
+        return part
 
     @property
     def std(self) -> np.ndarray:
@@ -107,7 +115,11 @@ def must_suffice(present: np.ndarray, precision: float | None) -> None:
 
 
 def fit(
-    scores: np.ndarray, present: np.ndarray, statistics: Statistics, precision: float | None = None
+    scores: np.ndarray,
+    present: np.ndarray,
+    statistics: Statistics,
+    precision: float | None = None,
+    known: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Thresholds from checked photos, for the best micro-F1, or for a precision with as many tags as it allows.
 
@@ -120,6 +132,7 @@ def fit(
         present: (N, C) bool.
         statistics: of the collection.
         precision: wanted share of tags that are right, above 0 and at most 1.
+        known: (N, C) bool, where only some labels of a photo are known; of the others nothing is read.
 
     Returns:
         ((C,) thresholds, (N, C) bool: what thresholds say of each photo that were fitted to other photos).
@@ -127,13 +140,16 @@ def fit(
     Raises:
         ValueError: as `must_suffice`, or no thresholds have such a precision.
     """
+    known = np.ones(present.shape, bool) if known is None else known
+    present = present & known
     must_suffice(present, precision)
     z, part = statistics.standardise(scores), np.arange(len(scores)) * FOLDS // len(scores)
     # neighbours, which may show the same scene, are held out together
-    of_parts = np.stack([_shrunk(z[part != i], present[part != i]) for i in range(FOLDS)])  # (FOLDS, prices, C)
+    rest = [part != i for i in range(FOLDS)]
+    of_parts = np.stack([_shrunk(z[others], present[others], known[others]) for others in rest])  # (FOLDS, prices, C)
 
     def held_out(price: int) -> np.ndarray:
-        return z >= of_parts[part, price]
+        return (z >= of_parts[part, price]) & known
 
     counts = [((tags := held_out(price)).sum(), (tags & present).sum()) for price in range(len(PRICES))]
     tags, hits = np.array(counts).T
@@ -147,13 +163,16 @@ def fit(
                 f"no cut-offs reach a precision of {precision} on held-out photos; the highest is {found.max():.2f}"
             )
         chosen = (found >= precision).argmax()
-    return statistics.mean + _shrunk(z, present)[chosen] * statistics.std, held_out(chosen)
+    return statistics.mean + _shrunk(z, present, known)[chosen] * statistics.std, held_out(chosen)
 
 
-def _shrunk(z: np.ndarray, present: np.ndarray) -> np.ndarray:
+def _shrunk(z: np.ndarray, present: np.ndarray, known: np.ndarray) -> np.ndarray:
     """(prices, C) values of z from which on a class is given."""
-    of_all = best(z.reshape(-1, 1), present.reshape(-1, 1))
+    of_all = best(z[known][:, None], present[known][:, None])
     weight = (positives := present.sum(0)) / (positives + PRIOR)
+    # what is unknown lies below all that is known, where one tag more is never worth its price
+    lowest = np.where(known, z, np.inf).min(0)
+    z = np.where(known, z, np.where(known.any(0), lowest, 0) - 1)
     return weight * best(z, present) + (1 - weight) * of_all
 
 
@@ -206,12 +225,13 @@ def fitted(
     statistics: Statistics,
     precision: float | None = None,
     made_with: Mapping[str, Any] | None = None,
+    known: np.ndarray | None = None,
 ) -> Cutoffs:
     """Cut-offs by `fit`, with what they were made of and how well they do on photos that they were not fitted to.
 
     `made_with` is JSON-able and says in words what `identity` is of, such as {"grids": [2, 3]}.
     """
-    thresholds, predicted = fit(scores, present, statistics, precision)
+    thresholds, predicted = fit(scores, present, statistics, precision, known)
     facts = {
         "photos": len(scores), "collection": statistics.count, "labels": int(present.sum()), "precision": precision,
         "without_labels": [name for name, any_ in zip(class_names, present.any(0), strict=True) if not any_],
