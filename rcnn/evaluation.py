@@ -1,6 +1,7 @@
 """An evaluation from end to end: the rows of runs and others, one pass over the images, and a result for each run."""
 
 import contextlib
+import hashlib
 import itertools
 import time
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def evaluate(
         with group.first_of_machine_before_others():  # sentences from elsewhere are encoded once
             runs = [_read(one, classes, load_clip, group) for one in several]
         _require_common(runs)
-        labels = digest(images.labels.contiguous().numpy().tobytes())
+        labels = hashlib.sha256(images.labels.contiguous().numpy()).hexdigest()  # without a copy
         _require_same(runs, images, labels, group)
         background = first.evaluate.tagclip_background
         if background is None:
@@ -141,8 +142,9 @@ def _require_same(runs, images, labels, group):
 def _identity(settings, metadata, images, on):
     """What the scores of any set of class embeddings depend on."""
     own = {name: functions.load(function).sha256 for name, function in settings.scorers.items()}
+    files = ((path, path.stat()) for path in images.paths)
     return {
-        "images": digest([_stamp(path) for path in images.paths]),
+        "images": digest([f"{path} {now.st_size} {now.st_mtime_ns}" for path, now in files]),
         "clip": metadata["identity"]["clip"],
         "device": on,
         **config.shaping(settings, "scores", "digits"),
@@ -279,12 +281,6 @@ def _keep(run, images, classes, of, broken, group):
         kept.write(run.kept, tables(), images.labels, run.made_from, facts)
     else:
         list(tables())
-
-
-def _stamp(path):
-    """An image file as it is now: its path, size and time of change."""
-    found = path.stat()
-    return f"{path} {found.st_size} {found.st_mtime_ns}"
 
 
 def _seconds(clock, tags=None):

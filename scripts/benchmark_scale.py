@@ -5,7 +5,8 @@
     python scripts/benchmark_scale.py openimages       125,436 images, 7,586 classes, 13 known labels an image
 
 Scores of 9 rows without and with MSSA are made up, written as an evaluation writes them, and measured in both tasks with their
-intervals, and so are the standardised ones of two rows. Prints what each part took; at these sizes the disk needs some 10 GB.
+intervals, all as configs/nuswide.yaml and configs/openimages.yaml have it, with other settings as `evaluate.standardised=true`.
+Prints what each part took; the disk needs up to 8 GB.
 """
 
 import argparse
@@ -21,16 +22,15 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import torch
 
-from rcnn import cli
-from rcnn.config import EvaluateConfig
+from rcnn import cli, config
 from rcnn.results import measure, measuring
 from rcnn.score.score_file import ScoredSet, ScoreFile
 from rcnn.text.classes import ClassList
 
-SIZES = {  # images, seen, unseen, positives an image, known labels an image (None: all), k
-    "nuswide": (107_859, 925, 81, 6.9, None, (3, 5)),
-    "openimages": (125_436, 7_186, 400, 8.8, 13.3, (10, 20)),
-}
+SIZES = {
+    "nuswide": (107_859, 6.9, None),
+    "openimages": (125_436, 8.8, 13.3),
+}  # images, positives and known labels (None: all) of each
 
 
 def made_up_labels(images, classes, shown, known):
@@ -48,23 +48,23 @@ def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("--rows", type=int, default=9, help="without and with MSSA each (default 9)")
-    parser.add_argument("--resamples", type=int, default=500, help="for the intervals (default 500)")
-    parser.add_argument("--unknown", choices=("always", "with_negatives"), default="with_negatives")
     parser.add_argument("--share", type=float, default=1.0, help="of the images (default: all)")
     parser.add_argument("--folder", type=Path, help="where the scores go (default: a temporary folder)")
-    args = parser.parse_args(argv)
-    images, seen, unseen, shown, known, top_k = SIZES[args.size]
-    images, classes = int(args.share * images), ClassList(tuple(f"c{i}" for i in range(seen + unseen)), seen)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration keys to set")
+    args = parser.parse_intermixed_args(argv)
+    settings = config.load(ROOT / "configs" / f"{args.size}.yaml", args.overrides)
+    classes, settings = ClassList.read(*(ROOT / getattr(settings.classes, of) for of in ("seen", "unseen"))), settings.evaluate
+    images, shown, known = SIZES[args.size]
+    images = int(args.share * images)
     labels = made_up_labels(images, len(classes), shown, known)
-    settings = EvaluateConfig(top_k=top_k, bootstrap=args.resamples, unknown=args.unknown)
     start = peak()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         sets = {str(row): ScoredSet(torch.zeros(len(classes), 1), {"plain": None, "mssa": None}) for row in range(args.rows)}
-        standardised = [(name, "mssa") for name in list(sets)[:2]]
+        standardised = [(name, "mssa") for name in list(sets)[:2]] if settings.standardised else []
         as_absent = measuring.unknown_as_absent(labels, classes, settings, False)
-        kept = None if known is None else measure.known_labels(labels, classes.tasks, top_k, as_absent)
+        kept = None if known is None else measure.known_labels(labels, classes.tasks, settings.top_k, as_absent)
         size = images, len(classes), settings.batch_size
-        file = ScoreFile(Path(folder) / "scores", sets, *size, "benchmark", kept, standardised if kept else ())
+        file = ScoreFile(Path(folder) / "scores", sets, *size, "benchmark", kept, standardised)
         began, writing, rng = time.perf_counter(), 0.0, np.random.default_rng(1)
         file.open(file.todo())
         for batch in file.batches:
@@ -80,13 +80,13 @@ def main(argv=None) -> None:
         print(f"counting and writing {writing:.0f} s of {time.perf_counter() - began:.0f}", flush=True)
         began = time.perf_counter()
         file.close()
-        print(f"checking {time.perf_counter() - began:.0f} s", flush=True)
+        print(f"checking {time.perf_counter() - began:.0f} s; peak memory so far {peak():.2f} GB", flush=True)
         began = time.perf_counter()
         used = measuring.images_in_use(labels, classes, torch.ones(images, dtype=torch.bool), False)
         units = measuring.units(file, sets, list(classes.tasks), standardised)
         measuring.measure_all(units, labels, used, classes, settings, 0, as_absent=as_absent)
         took = time.perf_counter() - began
-        print(f"measuring {took / 60:.1f} min, {args.resamples} resamples, {torch.get_num_threads()} threads")
+        print(f"measuring {took / 60:.1f} min, {settings.bootstrap} resamples, {torch.get_num_threads()} threads")
     print(f"peak memory {peak():.2f} GB, {start:.2f} GB of it before the first score (packages, labels)")
 
 

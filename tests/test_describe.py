@@ -211,7 +211,8 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_costs_no_more_requests_than_needed_and_only_its_own_class(run, server, tmp_path, capsys, fault):
     server[1].behave, requests, code = FAULTS[fault]
-    assert (run(*small("retries=2", "timeout=1")) or 0) == code
+    timeout = 1 if "timeout" in fault else 20  # a busy machine takes a second for a good answer now and then
+    assert (run(*small("retries=2", f"timeout={timeout}")) or 0) == code
     assert asked_for_target(server[1].seen) == requests
     others = [b for b in server[1].seen if not is_target(b)]
     assert len(others) == 5 * 3 + 4 * 2 - 1  # all the rest was asked, once

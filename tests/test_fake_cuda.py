@@ -85,19 +85,23 @@ def test_sentences_are_encoded_on_the_gpu_and_their_features_brought_back(model)
     assert is_on_gpu(model.text._encode(trees), (3, 64))
 
 
-def test_learning_stays_on_the_gpu_as_far_as_the_loss(state):
-    """Its gradient, and autocast, need a driver."""
+@PRECISIONS
+def test_learning_stays_on_the_gpu_and_is_float32_whatever_the_precision_of_the_tower_as_far_as_the_loss(state, precision):
+    """Its gradient needs a driver."""
     with unset_fake_temporarily():
-        learner = PromptLearner(clip.build(state)[1].eval().requires_grad_(False), 6, 4)
+        learner = PromptLearner(clip.build(state)[1].eval().requires_grad_(False).set_precision(precision), 6, 4)
     learner = without_contents(learner)
-    learner.prefix = [tuple(on_gpu(*part.shape) for part in block) for block in learner.prefix]
+    learner.prefix = [tuple(on_gpu(*part.shape, dtype=part.dtype) for part in block) for block in learner.prefix]
+    assert learner.text.transformer["resblocks"][0].mlp["c_fc"].weight.dtype == precision
     z = learner()
     assert is_on_gpu(z, (6, 64))
     assert is_on_gpu(losses.total_loss(z, on_gpu(8, 64), on_gpu(8, dtype=torch.int64), 0.2), ())
 
 
+@PRECISIONS
 @pytest.mark.parametrize("grids", [(), (2,), (2, 3)])
-def test_tagging_stays_on_the_gpu_until_its_scores_are_done(model, monkeypatch, grids):
+def test_tagging_stays_on_the_gpu_until_its_scores_are_done_and_these_are_float32(load, monkeypatch, grids, precision):
+    model = load(precision)
     count, back = 1 + sum(n * n for n in grids), []
     batch = ViewBatch([0, 1, 2], on_gpu(3, count, 224, 224, 3, dtype=torch.uint8), {})
     monkeypatch.setattr(tagger, "batches", lambda *_, **__: [batch])

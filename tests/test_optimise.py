@@ -1,5 +1,6 @@
 """The schedule, the batches and the loop of class-name learning."""
 
+import copy
 import itertools
 import math
 
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from rcnn.config import TrainConfig
 from rcnn.learn import optimise
+from rcnn.learn.names import learn_names
 from rcnn.learn.prompt_learner import PromptLearner
 from rcnn.text.corpus import EncodedCorpus
 
@@ -74,11 +76,27 @@ def test_learning_that_begins_later_goes_the_same_way(towers):
 
 def test_a_step_in_bfloat16_is_near_the_one_in_float32(towers):
     losses, vectors = [], []
-    for precision in ("float32", "bf16"):
-        learner, sentences = learner_and_sentences(towers[1])
+    for text in (towers[1], copy.deepcopy(towers[1]).set_precision(torch.bfloat16)):
+        learner, sentences = learner_and_sentences(text)
+        assert learner().dtype == learner.class_vectors.dtype == torch.float32
         optimiser = optimise.new_optimiser(learner, 0.9, 5e-4)
-        losses.append(optimise.step(learner, optimiser, sentences.features, sentences.targets, 0.2, 1e-2, precision))
+        losses.append(optimise.step(learner, optimiser, sentences.features, sentences.targets, 0.2, 1e-2))
+        assert optimiser.state[learner.class_vectors]["momentum_buffer"].dtype == torch.float32
         vectors.append(learner.class_vectors.detach())
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
     assert losses[0] != losses[1]
-    assert (vectors[0] - vectors[1]).norm() < 0.1 * vectors[0].norm()
+    assert 0 < (vectors[0] - vectors[1]).norm() < 0.1 * vectors[0].norm()
+
+
+def test_the_precision_that_is_set_is_that_of_the_tower_while_names_are_learned_and_of_nothing_else(tiny_clip, tmp_path):
+    before, found = {k: v.clone() for k, v in tiny_clip.text.state_dict().items()}, {}
+    for precision in ("float32", "bf16"):
+        _, sentences = learner_and_sentences(tiny_clip.text)
+        settings = TrainConfig(epochs=2, learning_rate=1e-2, warmup_rate=1e-2, batch_size=12, precision=precision)
+        z, record, _ = learn_names(tmp_path / precision, "cnr", tiny_clip, sentences, 0.2, settings, 0, {})
+        assert z.dtype == torch.float32
+        found[precision] = torch.tensor(record["losses"])
+    assert torch.allclose(*found.values(), rtol=2e-2)
+    assert not torch.equal(*found.values())
+    after = tiny_clip.text.state_dict()
+    assert all(v.dtype == after[k].dtype and torch.equal(v, after[k]) for k, v in before.items())

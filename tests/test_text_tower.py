@@ -1,5 +1,7 @@
 """The text tower and the prompt learner, against the 77-token computation of the equations and against open_clip."""
 
+import copy
+
 import numpy as np
 import plain_clip
 import pytest
@@ -92,6 +94,21 @@ def test_the_prefix_path_equals_the_full_path(towers):
     rows = text.token_embedding(tokens)[:, : int(end.max()) + 1]
     after_prefix = text(rows[:, shared:], end - shared, text.prefix(tokens[0, :shared]))
     close(F.normalize(after_prefix, dim=-1), F.normalize(text(rows, end), dim=-1))
+
+
+def test_a_tower_in_bfloat16_multiplies_in_it_and_adds_normalises_and_attends_to_a_prefix_in_float32(towers):
+    half = copy.deepcopy(towers[1]).set_precision(torch.bfloat16)
+    for name, parameter in half.named_parameters():
+        assert (parameter.dtype == torch.bfloat16) == (".attn." in name or ".mlp." in name)
+    tokens = clip.tokenize(["a photo of a dog.", "a photo of a cat."])
+    end, shared, features = tokens.argmax(1), 5, []
+    for tower in (towers[1], half):
+        prefix = tower.prefix(tokens[0, :shared])
+        assert {part.dtype for block in prefix for part in block} == {torch.float32}
+        rows = tower.token_embedding(tokens)[:, shared : int(end.max()) + 1]
+        features.append(F.normalize(tower(rows, end - shared, prefix), dim=-1))
+    assert features[1].dtype == torch.float32
+    assert 0 < (features[0] - features[1]).abs().max() < 0.01
 
 
 def test_a_learner_holding_the_embedding_of_a_name_gives_the_feature_of_its_prompt(towers):

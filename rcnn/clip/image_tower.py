@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rcnn.clip.transformer import Attention, blocks
+from rcnn.clip.transformer import Tower, blocks
 
 
 def normalise(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
@@ -41,7 +41,7 @@ class ImageFeatures(NamedTuple):
     local_features: torch.Tensor  # (B, N, D), row by row
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(Tower):
     """A ViT of CLIP; `image_size` and `patch` are pixels on a side, `embed_dim` is D, the size of the shared space."""
 
     def __init__(
@@ -64,17 +64,6 @@ class ImageEncoder(nn.Module):
         self.transformer = blocks(width, heads, layers, mlp_width, activation)
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, embed_dim))
-
-    def set_precision(self, dtype: torch.dtype) -> "ImageEncoder":
-        """Have the large products of matrices in `dtype`, such as torch.bfloat16; returns self.
-
-        The residual stream, its normalisation and the shared space stay in float32: rounding them in every block is what
-        would move the scores.
-        """
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d | Attention):
-                module.to(dtype)
-        return self
 
     def forward(self, images: torch.Tensor) -> ImageFeatures:
         """(B, 3, S, S) normalised images -> ImageFeatures in float32, whatever the precision of the products.

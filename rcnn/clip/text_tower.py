@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rcnn.clip.transformer import KeyValue, after, blocks
+from rcnn.clip.transformer import KeyValue, Tower, after, blocks
 
 TREE = 256  # tokens; attention within a tree grows with their square
 
@@ -60,7 +60,7 @@ def grow(tokens: np.ndarray, most: int) -> list[Tree]:
     return trees
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(Tower):
     """Token embeddings -> text features; rows have at most `context` tokens, `embed_dim` is D, the size of the shared space."""
 
     def __init__(
@@ -107,12 +107,15 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def prefix(self, tokens: torch.Tensor) -> list[KeyValue]:
-        """Key and value of every block for the token row `tokens` (P,), with which all rows of `forward` may begin."""
+        """Key and value of every block for the token row `tokens` (P,), with which all rows of `forward` may begin.
+
+        In float32, and so is all attention to them: torch's gradient of short attention in bfloat16 takes eight times as long.
+        """
         x = (self.token_embedding(tokens) + self.positional_embedding[: len(tokens)])[None]  # (P, width) -> (1, P, width)
         mask = torch.ones(len(tokens), len(tokens), dtype=torch.bool, device=x.device).tril()
         keys_values = []
         for block in self.transformer["resblocks"]:
-            keys_values.append(block.attn.project(block.ln_1(x), 0, 3)[1:])
+            keys_values.append(tuple(part.float() for part in block.attn.project(block.ln_1(x), 0, 3)[1:]))
             x = block(x, mask)
         return keys_values
 

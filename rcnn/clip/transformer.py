@@ -1,5 +1,7 @@
 """The residual attention block of CLIP's two towers, with parameters named as in OpenAI's checkpoints."""
 
+from typing import Self
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -40,8 +42,8 @@ class Attention(nn.Module):
         Query (B, heads, T, d), key and value (B, heads, S, d); `mask` is bool, broadcast to (B, heads, T, S), and False where
         a query must not see a key.
         """
-        x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.merge(x)
+        x = F.scaled_dot_product_attention(query.to(key.dtype), key, value, attn_mask=mask)
+        return self.merge(x.to(query.dtype))
 
     def merge(self, x: torch.Tensor) -> torch.Tensor:
         """out_proj of the heads side by side: (B, heads, T, d) -> (B, T, width)."""
@@ -80,6 +82,21 @@ class Block(nn.Module):
         """x + mlp(ln_2(x)): (…, width) -> (…, width)."""
         hidden = self.mlp["c_fc"](self.ln_2(x).to(self.mlp["c_fc"].weight.dtype))
         return x + self.mlp["c_proj"](self.activation(hidden))
+
+
+class Tower(nn.Module):
+    """A tower of CLIP: blocks, and what comes before and after them."""
+
+    def set_precision(self, dtype: torch.dtype) -> Self:
+        """Have the large products of matrices in `dtype`, such as torch.bfloat16; returns self.
+
+        The residual stream, its normalisation and the shared space stay in float32: rounding them in every block is what
+        would move the scores.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | Attention):
+                module.to(dtype)
+        return self
 
 
 def blocks(width: int, heads: int, layers: int, mlp_width: int, activation: str) -> nn.ModuleDict:

@@ -1,5 +1,6 @@
 """Learning one set of class names from start to end, or from where it was interrupted (paper 3.4)."""
 
+import copy
 import shutil
 import time
 from pathlib import Path
@@ -28,7 +29,8 @@ def learn_names(
         (C, D) class embeddings on the CPU; what the result file says of the learning; the sources that learned them.
     """
     began, sources = time.perf_counter(), provenance.sources(provenance.LEARNING)
-    learner = PromptLearner(model.text, corpus.num_classes, settings.tokens, torch.Generator().manual_seed(seed))
+    text = model.text if settings.precision == "float32" else copy.deepcopy(model.text).set_precision(torch.bfloat16)
+    learner = PromptLearner(text, corpus.num_classes, settings.tokens, torch.Generator().manual_seed(seed))
     optimiser = optimise.new_optimiser(learner, settings.momentum, settings.weight_decay)
     path, state = run / row / "state.safetensors", {"identity": identity | {"λ": weight}, "losses": [], "seconds": 0.0}
     if path.exists():

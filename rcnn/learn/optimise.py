@@ -32,17 +32,14 @@ def step(
     targets: torch.Tensor,
     weight: float,
     rate: float,
-    precision: str = "float32",
 ) -> float:
     """One step down the gradient of `total_loss` on the sentences of one batch; returns the loss before the step.
 
-    `text_features` (b, D), `targets` (b,) the class of each, `weight` λ; `precision` bf16 computes the tower in bfloat16.
+    `text_features` (b, D), `targets` (b,) the class of each, `weight` λ.
     """
     for group in optimiser.param_groups:
         group["lr"] = rate
-    with torch.autocast(text_features.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        z = learner()
-    loss = total_loss(z, text_features, targets, weight)
+    loss = total_loss(learner(), text_features, targets, weight)
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
@@ -76,7 +73,7 @@ def learn(
         trace = []
         for rows in batches(len(targets), settings.batch_size, seed, epoch):
             rows = rows.to(device)
-            trace.append(step(learner, optimiser, t[rows], targets[rows], weight, rates[epoch], settings.precision))
+            trace.append(step(learner, optimiser, t[rows], targets[rows], weight, rates[epoch]))
             if not math.isfinite(trace[-1]):
                 raise _diverged(f"in step {len(trace)} of epoch {epoch} the loss is {trace[-1]}")
         if not learner.class_vectors.isfinite().all():

@@ -31,4 +31,4 @@ class PromptLearner(nn.Module):
         num_classes, tokens, _ = self.class_vectors.shape
         names = torch.cat([self.class_vectors, self.suffix.expand(num_classes, -1, -1)], dim=1)  # (C, N_c + 2, width)
         end = torch.full((num_classes,), tokens + 1, device=names.device)
-        return F.normalize(self.text(names, end, self.prefix).float(), dim=-1)
+        return F.normalize(self.text(names, end, self.prefix), dim=-1)

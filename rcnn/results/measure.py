@@ -27,7 +27,10 @@ def task_images(labels: torch.Tensor, first: int, keep_unlabelled: bool = False)
 
 def positives(labels: torch.Tensor, first: int) -> torch.Tensor:
     """(B,) positive labels of every image in the columns from `first`."""
-    return torch.cat([(part == 1).sum(1) for part in labels[:, first:].split(IMAGES)])
+    out = torch.empty(len(labels), dtype=torch.int64)  # at once: what is kept between large blocks makes the heap grow
+    for part, of_images in zip(labels[:, first:].split(IMAGES), out.split(IMAGES), strict=True):
+        of_images[:] = (part == 1).sum(1)
+    return out
 
 
 def count_classes(labels: torch.Tensor, first: int, used: torch.Tensor) -> TaskClasses:
@@ -44,8 +47,10 @@ def count_classes(labels: torch.Tensor, first: int, used: torch.Tensor) -> TaskC
 
 def positive_or_unknown(labels: torch.Tensor, first: int, used: torch.Tensor) -> torch.Tensor:
     """(C,) bool, the classes from the column `first` with a positive and no absent label among the images `used`, (B,) bool."""
-    parts = [part[mask] for part, mask in zip(labels.split(IMAGES), used.split(IMAGES), strict=True)]
-    positive, absent = (torch.stack([(part == value).any(0) for part in parts]).any(0) for value in (1, -1))
+    found = torch.zeros(2, labels.shape[1], dtype=torch.bool)
+    for part, mask in zip(labels.split(IMAGES), used.split(IMAGES), strict=True):
+        found |= torch.stack([(part[mask] == value).any(0) for value in (1, -1)])
+    positive, absent = found
     return positive & ~absent & (torch.arange(labels.shape[1]) >= first)
 
 

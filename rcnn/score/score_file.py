@@ -91,10 +91,15 @@ class Known:
     ) -> None:
         """`whole`: (C,) bool, the classes of which all scores are kept."""
         self.count, self.places, self.counts = count, places, counts
-        wanted = [((part != 0) | whole).nonzero().T for part in labels.split(IMAGES)]
-        of_images = [rows.bincount(minlength=IMAGES) for rows, _ in wanted]
-        self.columns = torch.cat([columns.int() for _, columns in wanted]).numpy()
-        self.starts = np.concatenate([[0], torch.cat(of_images)[: len(labels)].cumsum(0).numpy()])
+        # counted, then filled: what is kept between large blocks makes the heap grow
+        starts = torch.zeros(len(labels) + 1, dtype=torch.int64)
+        for part, count in zip(labels.split(IMAGES), starts[1:].split(IMAGES), strict=True):
+            count[:] = ((part != 0) | whole).sum(1)
+        self.starts = starts.cumsum(0).numpy()
+        self.columns = np.empty(self.starts[-1], np.int32)
+        for place, part in zip(range(0, len(labels), IMAGES), labels.split(IMAGES), strict=True):
+            first, last = self.starts[[place, place + len(part)]]
+            self.columns[first:last] = ((part != 0) | whole).nonzero()[:, 1]
 
     @cached_property
     def images(self) -> np.ndarray:
@@ -156,14 +161,11 @@ class ScoreFile:
             self.planes += [Plane(*key, part) for part in parts]
         self._index = {plane: i for i, plane in enumerate(self.planes)}
         self._whole = [known is None or plane[:2] in whole for plane in self.planes]
-        # how many of the planes before each are whole, how many are not, and how many of these have counts
-        kinds = [(w, not w, not w and plane.part == "total") for plane, w in zip(self.planes, self._whole, strict=True)]
-        self._kinds = np.concatenate([np.zeros((1, 3), np.int64), np.array(kinds, np.int64).reshape(-1, 3).cumsum(0)])
         self.shape = (len(self.planes), num_images, num_classes)
         self.batch_size = batch_size
         self.batches = range(-(-num_images // batch_size))
         self.folder = Path(folder) / digest([identity, self.planes, self._whole, self.shape, batch_size])[:16]
-        self._held: dict[int, list[_Record]] = {}  # the records of this machine that are good
+        self._held: dict[int, _Record] = {}  # a good record of each batch that this machine has one of
         self._holders: dict[int, int] = {}  # batch -> rank of the process that measures with its record
         self._file: int | None = None
 
@@ -312,14 +314,13 @@ class ScoreFile:
         out = self._empty(index)
         for rank in range(group.world):
             batches = [b for b, holder in self._holders.items() if holder == rank]
-            sizes = [self._extent(b, index)[1] for b in batches]
-            received = None if rank == owner else group.receive(sum(sizes), rank)
-            for b, size in zip(batches, sizes, strict=True):
-                if received is None:
-                    data = self._read(b, index)
-                else:
-                    data, received = received[:size], received[size:]
-                self._place(out, b, index, data)
+            if rank == owner:
+                records = (self._read(b, index) for b in batches)
+            else:
+                ends = np.cumsum([self._sizes(b)[index] for b in batches], dtype=np.int64)
+                records = np.split(group.receive(ends.max(initial=0), rank), ends[:-1])
+            for b, record in zip(batches, records, strict=False):  # no batches are one empty record
+                self._place(out, b, index, record)
         return out
 
     def _empty(self, index):
@@ -361,37 +362,35 @@ class ScoreFile:
                 out.append(np.ascontiguousarray(counts, np.float64).reshape(-1).view(np.uint8))
         return np.concatenate(out)
 
-    def _extent(self, batch, index):
-        """(place in its record, size) of a plane of a batch, in bytes."""
+    def _sizes(self, batch):
+        """Bytes of every plane of a batch, in the order of its record."""
         images = self.images(batch)
-        sizes = [4 * len(images) * self.shape[2], 0, 0]
+        size, values, counts = 4 * len(images) * self.shape[2], 0, 0
         if self.known is not None:
-            sizes[1] = 4 * int(self.known.starts[images.stop] - self.known.starts[images.start])
-            sizes[2] = 8 * len(images) * self.known.counts
-        place, end = (int(self._kinds[i] @ sizes) for i in (index, index + 1))
-        return place, end - place
+            values = 4 * int(self.known.starts[images.stop] - self.known.starts[images.start])
+            counts = 8 * len(images) * self.known.counts
+        of = zip(self.planes, self._whole, strict=True)
+        return [size if is_whole else values + counts * (plane.part == "total") for plane, is_whole in of]
 
     def _size(self, batch):
-        return sum(self._extent(batch, len(self.planes) - 1))
+        return sum(self._sizes(batch))
 
-    def _read(self, batch, index=None):
-        """(n,) uint8 of a plane of a batch, or of its whole record."""
-        record = self._held[batch][0]
-        place, size = self._extent(batch, index) if index is not None else (0, self._size(batch))
-        data = _read(record.path, record.place + place, size)
+    def _read(self, batch, index):
+        """(n,) uint8 of a plane of a batch."""
+        record, sizes = self._held[batch], self._sizes(batch)
+        data = _read(record.path, record.place + sum(sizes[:index]), sizes[index])
         if data is None:
             raise ValueError(f"{record.path} is shorter than it was; something else changed it; run the same command again")
         return data
 
     def _verify(self):
         """Find the good records of this machine."""
-        records, _ = self.done()
         self._held = {}
-        for batch, of_batch in records.items():
-            for record in of_batch:
+        for batch, records in self.done()[0].items():
+            for record in records:
                 data = _read(record.path, record.place, self._size(batch))
                 if data is not None and zlib.crc32(data) == record.checksum:
-                    self._held.setdefault(batch, []).append(record)
+                    self._held[batch] = record
 
     # files
 
@@ -443,23 +442,13 @@ def _make(path: Path, size: int) -> None:
     """A file of `size` bytes with all its blocks reserved, where the file system can."""
     try:
         with open(path, "xb") as file:
-            if size and not _reserve(file.fileno(), size):
-                file.truncate(size)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise OSError(error.errno, f"the scores need {size / 1e9:.1f} GB, {error.strerror}", str(path)) from None
-
-
-def _reserve(file: int, size: int) -> bool:
-    if not hasattr(os, "posix_fallocate"):  # as on macOS and Windows
-        return False
-    try:
-        os.posix_fallocate(file, 0, size)
+            file.truncate(size)
+            if size and hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+                os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-        return False
-    return True
+            path.unlink(missing_ok=True)
+            raise OSError(error.errno, f"the scores need {size / 1e9:.1f} GB, {error.strerror}", str(path)) from None
 
 
 def _lock(file: int) -> None:
