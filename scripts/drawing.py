@@ -21,7 +21,7 @@ import yaml
 from PIL import Image, ImageDraw, ImageFilter
 
 DRAWINGS = Path(__file__).resolve().parents[1] / "data" / "mini" / "drawings.yaml"
-STYLES = ("flat", "crayon")
+STYLES = ("flat", "crayon", "chalk")
 SUPERSAMPLING = 2
 Box = tuple[float, float, float, float]  # x, y, width, height as shares of the canvas
 Colours = dict[str, tuple[str, np.ndarray]]  # role -> palette entry, its rgb with noise
@@ -203,18 +203,22 @@ class Pencil:
         if self.style == "crayon":  # pale fill, dark wobbly outline
             reach = min(self.size.mean(), 3 * np.ptp(points, axis=0).max())  # small shapes get a thin, steady outline
             points = points + self.rng.normal(0, 0.006 * reach, points.shape)
-            fill, dark = 0.7 * rgb + 0.3 * 255, 0.35 * rgb
+            fill, edge = 0.7 * rgb + 0.3 * 255, 0.35 * rgb
+        elif self.style == "chalk":  # dark fill, light outline and strokes
+            reach = self.size.mean()
+            fill, edge = 0.35 * rgb, 0.5 * rgb + 0.5 * 255
+            fill = edge if width else fill
         else:
-            fill, dark = rgb, None
+            fill, edge = rgb, None
         fill = tuple(np.clip(fill, 0, 255).astype(int).tolist())
         flat = [tuple(p) for p in points.tolist()]
         if width:
             self.draw.line(flat, fill=fill, width=max(1, round(width)), joint="curve")
             return
         self.draw.polygon(flat, fill=fill)
-        if dark is not None:
-            dark = tuple(np.clip(dark, 0, 255).astype(int).tolist())
-            self.draw.line(flat + flat[:1], fill=dark, width=max(1, round(0.008 * reach)))
+        if edge is not None:
+            edge = tuple(np.clip(edge, 0, 255).astype(int).tolist())
+            self.draw.line(flat + flat[:1], fill=edge, width=max(1, round(0.008 * reach)))
 
     def finish(self) -> Image.Image:
         """The picture in its final size, with texture, light and grain."""
@@ -247,7 +251,7 @@ def draw(world: World, rng: np.random.Generator, style: str, width: int, height:
     Args:
         world: what can be drawn.
         rng: the picture depends on nothing else.
-        style: "flat" (training) or "crayon" (held out for testing).
+        style: "flat" (training), "chalk" (watched while training) or "crayon" (held out for testing).
         width, height: size in pixels.
     """
     pencil = Pencil(world, rng, style, width, height)

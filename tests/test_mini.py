@@ -11,6 +11,7 @@ import draw_mini
 import numpy as np
 import pytest
 import torch
+import train_mini_clip
 from drawing import DRAWINGS, STYLES, Shape, World, draw
 from safetensors.torch import load_file
 
@@ -130,13 +131,24 @@ def test_an_annotation_file_without_one_of_the_classes_is_refused(tmp_path, clas
         read(tmp_path, ClassList((*classes.names, "zebra"), 0))
 
 
-def test_the_held_out_style_looks_different(world):
-    pairs = [
+def test_all_styles_look_different(world):
+    drawn = [
         [np.asarray(draw(world, np.random.default_rng(s), style, 48, 48).image, float) for style in STYLES] for s in range(5)
     ]
-    for flat, crayon in pairs:
-        assert np.abs(flat - crayon).mean() > 5
-    assert all((a[0] != b[0]).any() for a, b in itertools.pairwise(pairs))
+    for pictures in drawn:
+        assert all(np.abs(a - b).mean() > 5 for a, b in itertools.combinations(pictures, 2))
+    assert all((a[0] != b[0]).any() for a, b in itertools.pairwise(drawn))
+
+
+def test_every_token_of_a_caption_is_in_the_vocabulary_and_every_class_has_further_words():
+    captions, rng = train_mini_clip.Captions(DRAWINGS), np.random.default_rng(0)
+    assert set(captions.further) == set(captions.classes)
+    scenes, things = list(captions.scenes), [name for name in captions.entries if name not in captions.scenes]
+    said = [captions.caption(rng, scenes[i % 8], [(things[(i + j) % 60], "red") for j in range(i % 4)]) for i in range(3000)]
+    tokens = clip.tokenize(said).unique()
+    assert len(tokens) > 1500
+    assert not set(tokens[tokens > 0].tolist()) - set(captions.vocabulary().tolist())
+    assert any(", often seen " in sentence for sentence in said)
 
 
 def test_reading_draws_nothing_and_one_line_says_which_script_does(tmp_path, classes):
@@ -211,6 +223,39 @@ def test_a_benchmark_whose_labels_were_changed_is_drawn_anew(tmp_path):
         annotations.write_text(json.dumps(changed))
         draw_mini.draw_benchmark(tmp_path, 2)
         assert annotations.read_text() == whole
+
+
+def test_an_interrupted_training_ends_in_the_same_bits(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+import train_mini_clip as t
+
+folder, original = Path(sys.argv[1]), t.batch
+t.BATCH, t.WATCHED, t.SAVE_EVERY = 4, 4, 2
+
+
+def train(name, batch):
+    t.batch = batch
+    t.main(["--steps", "5", "--pool", "10", "--cache", str(folder / name), "--output", str(folder / f"{name}.safetensors")])
+
+
+def dies(*given, made=[]):
+    made.append(1)
+    return original(*given) if len(made) <= 3 else sys.exit("dies")
+
+
+train("straight", original)
+try:
+    train("interrupted", dies)
+except SystemExit:
+    train("interrupted", original)
+"""
+    command = [sys.executable, "-c", code, tmp_path]
+    done = subprocess.run(command, cwd=ROOT / "scripts", check=True, capture_output=True, text=True)
+    assert "continue at step 2" in done.stdout
+    straight, interrupted = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("straight", "interrupted"))
+    assert straight == interrupted
 
 
 def test_the_script_that_trains_the_clip_writes_one_that_loads_and_refuses_other_settings(tmp_path):
