@@ -12,6 +12,7 @@ COLOUR is one of the object's own `colours` (a list to choose from, so that cats
 Every drawing is a pure function of the random generator handed in: same seed, same picture.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,12 @@ SUPERSAMPLING = 2
 Box = tuple[float, float, float, float]  # x, y, width, height as shares of the canvas
 Colours = dict[str, tuple[str, np.ndarray]]  # role -> palette entry, its rgb with noise
 Transform = Callable[[np.ndarray], np.ndarray]  # of (P, 2) points
+
+
+@functools.cache
+def parse(text: str) -> dict:
+    """The content of a drawings file, which takes half a second to parse: once."""
+    return yaml.safe_load(text)
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ class World:
     @classmethod
     def load(cls, path: str | Path) -> "World":
         """From a drawings file; ValueError names what in it cannot be drawn."""
-        raw = yaml.safe_load(Path(path).read_text())
+        raw = parse(Path(path).read_text())
         kinds = raw["kinds"]
 
         def ancestors(names: Sequence[str]) -> tuple[str, ...]:

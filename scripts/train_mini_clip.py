@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
@@ -31,7 +30,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from drawing import DRAWINGS, World, draw
+from drawing import DRAWINGS, World, draw, parse
 
 from rcnn import clip
 from rcnn.clip.image_tower import ImageEncoder
@@ -63,7 +62,7 @@ class Captions:
     """Sentences that are true of a picture, by thing, kind or scene, half of them in few words and half in further ones."""
 
     def __init__(self, path):
-        raw = yaml.safe_load(Path(path).read_text())
+        raw = parse(Path(path).read_text())
         self.scenes, self.further = raw["scenes"], raw["captions"]
         self.entries = raw["objects"] | self.scenes
         world = World.load(path)
@@ -153,7 +152,7 @@ def _draw_one(job):
 
 def draw_pool(world_path, count, seed, style, cache):
     """`count` pictures and what is in them, drawn by all cores and kept in `cache`."""
-    drawn = {key: value for key, value in yaml.safe_load(Path(world_path).read_text()).items() if key != "captions"}
+    drawn = {key: value for key, value in parse(Path(world_path).read_text()).items() if key != "captions"}
     world = hashlib.sha256(json.dumps(drawn).encode()).hexdigest()[:12]
     path = cache / f"pool_{style}_{seed}_{count}_{world}.npz"
     if not path.exists():
