@@ -238,6 +238,8 @@ def test_the_configuration_cannot_be_changed():
 
 
 CHOICES = {
+    "articles": ["paper"],  # the other one does not go with mode=compat
+    "twins": [(), ("sea, mare",)],
     "kind": list(DATASETS),
     "expected_images": [{}, {"zsl": 3, "gzsl": 5}],
     "input_price": [None],
