@@ -65,11 +65,11 @@ def test_attributes_that_name_the_label_are_noted_but_kept():
     assert counts == {"attributes: names the label (kept)": 1}
 
 
-def test_metadata_keeps_broader_kinds_and_scenes_only():
+def test_metadata_keeps_broader_kinds_only():
     scenes = Scenes(scenes=[Scene(name="A", description="b")])
     answers = [hierarchy(["nikon d80"], ["brand"]), looks("black body"), scenes]
     facts, _ = gather("nikon", answers, describable=False)
-    assert facts == Facts(broader=["brand"], scenes=["A - b"])
+    assert facts == Facts(broader=["brand"])
 
 
 def test_kinds_that_are_classes_themselves_are_left_out_on_demand():

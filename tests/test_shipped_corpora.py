@@ -56,7 +56,7 @@ def test_every_class_has_as_many_facts_as_promised_or_says_why(shipped):
     for entry in about["classes"].values():
         looks = entry["visible"] and entry["kind"] != "metadata"
         assert entry["gloss"]
-        assert len(entry["scenes"]) == scenes, entry["name"]
+        assert len(entry["scenes"]) == (scenes if looks else 0), entry["name"]
         assert 2 <= len(entry["broader"]) <= broader, entry["name"]
         assert len(entry["attributes"]) == (attributes if looks else 0), entry["name"]
         assert len(entry["narrower"]) <= narrower
@@ -152,7 +152,7 @@ def test_open_images_answers_describe_every_class_and_a_sample_composes_without_
     for entry in about:
         looks = entry["visible"] and entry["kind"] != "metadata"
         assert len(entry["attributes"]) >= 9 or not looks, entry["name"]
-        assert 5 <= len(entry["scenes"]) <= 8, entry["name"]
+        assert 5 <= len(entry["scenes"]) <= 8 or not looks, entry["name"]
         assert 1 <= len(entry["broader"]) <= 3, entry["name"]
 
 

@@ -74,8 +74,8 @@ def gather(
 ) -> tuple[Facts, Counter]:
     """Unite and clean the answers about one class; the Counter says what was left out or stands out, by reason.
 
-    Metadata and what no photograph can show are not `describable`: their looks and narrower kinds are left out, since they
-    could only be invented. So are narrower and broader kinds among the lower-case names `listed`.
+    Metadata and what no photograph can show are not `describable`: all but their broader kinds is left out, since it could
+    only be invented. So are narrower and broader kinds among the lower-case names `listed`.
     """
     raw: dict[str, list] = {family: [] for family in FAMILIES}
     for answer in answers:
@@ -84,7 +84,7 @@ def gather(
     scenes = [(scene.name.strip(), scene.description.strip()) for scene in raw["scenes"]]
     raw["scenes"] = [f"{name} - {description}" if name and description else "" for name, description in scenes]
     if not describable:
-        raw["narrower"], raw["bearers"], raw["attributes"] = [], [], []
+        raw = {family: raw[family] if family == "broader" else [] for family in FAMILIES}
     counts, facts, own = Counter(), Facts(), forms(name)
     taken: dict[str, set[str]] = {family: set() for family in FAMILIES}  # in lower case
     # the broader kinds go first: a name that is in both families is more often a broad one

@@ -27,7 +27,7 @@ class Triage(_Strict):
 
     @property
     def describable(self) -> bool:
-        """Whether looks may be asked for: of metadata and the invisible they could only be invented."""
+        """Whether looks and scenes may be asked for: of metadata and the invisible they could only be invented."""
         return self.visible and self.kind != "metadata"
 
 
@@ -81,7 +81,7 @@ def triage(name: str, sense: str | None, identifier: str | None, settings: Descr
 
 
 def descriptions(name: str, gloss: str, describable: bool, settings: DescribeConfig) -> list[Question]:
-    """The questions that follow, each with the gloss, the meaning of the class; about looks only where it is describable."""
+    """The questions that follow, each with the gloss, the meaning of the class; on looks and scenes only if `describable`."""
     label = PROMPTS["label"].format(name=name, gloss=gloss) + "\n"
 
     def ask(family, rounds, items, **sizes):
@@ -90,8 +90,5 @@ def descriptions(name: str, gloss: str, describable: bool, settings: DescribeCon
     s = settings
     kinds = {"narrower": s.narrower, "broader": s.broader, "bearers": s.bearers}
     looks = [q for style in ("parts", "phrases") for q in ask(style, s.attribute_rounds, s.attributes, count=s.attributes)]
-    return [
-        *(looks if describable else []),
-        *ask("hierarchy", s.hierarchy_rounds, s.narrower + s.broader, **kinds),
-        *ask("scenes", s.scene_rounds, s.scenes, count=s.scenes),
-    ]
+    hierarchy = ask("hierarchy", s.hierarchy_rounds, s.narrower + s.broader, **kinds)
+    return [*looks, *hierarchy, *ask("scenes", s.scene_rounds, s.scenes, count=s.scenes)] if describable else hierarchy
