@@ -181,9 +181,8 @@ class Collection:
     def answers(self) -> Iterator[tuple[int, Answer | None]]:
         """(index, answer) of all photos; this process's share is scored meanwhile, and that of others has none."""
         share, fresh = set(self.share), self.score()
-        for chunk in self._chunks():
-            for i, answer in chunk:
-                yield next(fresh) if i in share else (i, answer)
+        for i, answer in self.kept():
+            yield next(fresh) if i in share else (i, answer)
 
     def kept(self) -> Iterator[tuple[int, Answer | None]]:
         """(index, answer) of all photos, without an answer where none is kept."""

@@ -15,7 +15,6 @@ from rcnn.files import read_text, replace_file
 from rcnn.printing import message
 from rcnn.results.result import Result
 from rcnn.tagger import Tagger
-from rcnn.tagging.labels import full_names
 
 CARD, ONNX = "README.md", "model.onnx"
 FRONT = "---\nlibrary_name: rcnn\npipeline_tag: zero-shot-image-classification\ntags: [clip, multi-label]\n---\n"
@@ -65,8 +64,7 @@ def card(tagger: Tagger, corpus: str, result: Result | None) -> str:
                 interval = " [{:.1f}, {:.1f}]".format(*metric.interval) if metric.interval else ""
                 text += f"- {task.upper()} {name}: {metric.value:.1f}{interval}\n"
         text += "".join(f"- not comparable with the paper: {doubt}\n" for doubt in result.doubts) + "\n"
-    names = full_names(tagger.class_names, tagger.notes)
-    return f"{FRONT}{text}## Classes\n\n" + "".join(f"    {name}\n" for name in names)
+    return f"{FRONT}{text}## Classes\n\n" + "".join(f"    {name}\n" for name in tagger.full_names)
 
 
 def export(run: Path, folder: Path, pairs: list[str], onnx: bool) -> list[str]:

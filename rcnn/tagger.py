@@ -218,9 +218,14 @@ class Tagger:
         self.cutoffs = self.fit(scores, present, statistics, precision)
         return self.cutoffs
 
+    @property
+    def full_names(self) -> list[str]:
+        """The C class names with their notes, as in a class list: "crane [a wading bird]"."""
+        return full_names(self.class_names, self.notes)
+
     def presence(self, labels: Iterable[Iterable[str]]) -> np.ndarray:
         """(N, C) bool: which classes N images show, by their names as in `calibrate`."""
-        return presence(full_names(self.class_names, self.notes), labels)
+        return presence(self.full_names, labels)
 
     def fit(
         self,
@@ -278,7 +283,7 @@ class Tagger:
         names = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [None]
         if not names or not all(isinstance(name, str) for name in names):
             raise ValueError(f"names: expected a list of class names, got {short(names)}")
-        return presence(full_names(self.class_names, self.notes), [[name] for name in names]).argmax(1).tolist()
+        return self.presence([name] for name in names).argmax(1).tolist()
 
     def _encode(self, images, batch_size, workers):
         """(indices, features or None, broken) of one batch after the other, as `stream`."""

@@ -12,13 +12,8 @@ from rcnn.printing import short
 
 # too broad to say anything, as a kind or at its end
 BANNED = {"thing", "object", "entity", "substance", "matter", "sight", "subject", "scene", "place", "quality"}
-LONGEST = {
-    "narrower": 8,
-    "broader": 5,
-    "bearers": 8,
-    "attributes": 24,
-    "scenes": 40,
-}  # words; longer ones are prose, not phrases
+# words; longer texts are prose, not phrases
+LONGEST = {"narrower": 8, "broader": 5, "bearers": 8, "attributes": 24, "scenes": 40}
 MOST, MOST_WORD = 400, 50  # characters of a text, and of a word in it
 MARKDOWN = re.compile(r"^\s*(?:[-*•#>]+|\d+[.)])\s+|\*\*|__|`")
 # what a text is that describes nothing -> how it is known

@@ -19,7 +19,6 @@ from rcnn.page.review import PAGE, Review
 from rcnn.photos import find_images
 from rcnn.printing import cut, lossless, message
 from rcnn.score.reading import read_rgb, reason
-from rcnn.tagging.labels import full_names
 from rcnn.tagging.overlay import overlay
 from rcnn.tagging.store import Photo
 
@@ -113,7 +112,7 @@ class Page:
         image.thumbnail((LARGE, LARGE))
         if column < 0:
             return served(image)
-        found = source.tagger.maps(path, [full_names(source.tagger.class_names, source.tagger.notes)[column]])
+        found = source.tagger.maps(path, [source.tagger.full_names[column]])
         return served(overlay(image, found.maps[0].numpy(), found.snippets[0].tolist()))
 
     def thumbnails(self, photos: Sequence[int], captions: Sequence[str]) -> list[tuple[str, str]]:

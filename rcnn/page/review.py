@@ -50,6 +50,11 @@ class Review:
         """Of the scores."""
         return self._first.identity
 
+    @property
+    def are_few(self) -> bool:
+        """Whether there are no cut-offs, so that tags are the best of each photo."""
+        return self._are_few and not self._fitted and not self.by_hand
+
     def resume(self, before: "Review") -> None:
         """Take over what a person said of these photos in a review of the same identity."""
         number = {path: i for i, path in enumerate(self.paths)}
@@ -118,7 +123,6 @@ class Review:
         """Bring the thresholds up to date; classes that nobody judged keep theirs."""
         changed, self.thresholds = self._fitted | self.by_hand, self._first.thresholds.copy()
         self.thresholds[list(changed)] = list(changed.values())
-        self.are_few = self._are_few and not changed  # tags are then the best of each photo
 
     def basis(self, column: int) -> str:
         """What the cut-off of a class rests on."""

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from rcnn.score import mssa
-from rcnn.tagging.labels import full_names
 
 if TYPE_CHECKING:
     from rcnn.tagger import Tagger
@@ -54,7 +53,7 @@ def convert(tagger: "Tagger") -> tuple[bytes, float]:
         part.ClearField("metadata_props")  # in whose folders the code lies
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    names, thresholds = full_names(tagger.class_names, tagger.notes), cutoffs.thresholds.tolist() if cutoffs else None
+    names, thresholds = tagger.full_names, cutoffs.thresholds.tolist() if cutoffs else None
     facts = {"class_names": names, "thresholds": thresholds, "grids": grids}
     onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in facts.items()})
     session = onnxruntime.InferenceSession(data := proto.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw
 
 from rcnn.files import replace_file
 from rcnn.score.reading import read_rgb, reason
-from rcnn.tagging.labels import full_names
 from rcnn.tagging.tags import Scored
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class Overlays:
     def __init__(self, folder: str | Path, paths: Sequence[Path], tagger: "Tagger") -> None:
         """`paths` are those of all photos; below `folder` they lie as below the folder that they have in common."""
         self.folder, self.tagger = Path(folder), tagger
-        self.names = full_names(tagger.class_names, tagger.notes)
+        self.names = tagger.full_names
         self.common = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths] or ["."])
 
     def write(self, photo: Path, tags: Scored) -> str | None:
